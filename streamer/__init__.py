@@ -1,0 +1,110 @@
+"""streamer: live video in, every frame restyled by a one-step diffusion model, live video out."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from streamer.drops import Drop
+    from streamer.errors import (
+        FrameError,
+        GraphError,
+        LeaseError,
+        LinkError,
+        NodeError,
+        ParameterError,
+        Problem,
+        ProtocolError,
+        RunError,
+        SinkError,
+        SlabError,
+        SourceError,
+        StreamerError,
+    )
+    from streamer.frame import AudioFormat, Frame, Header, Hop, Packet
+    from streamer.graph import Graph
+    from streamer.nodebase import Context, Join, Node, Params, Sink, Source, Transform, node
+    from streamer.runtime import run
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AudioFormat": "streamer.frame",
+    "Context": "streamer.nodebase",
+    "Drop": "streamer.drops",
+    "Frame": "streamer.frame",
+    "FrameError": "streamer.errors",
+    "Graph": "streamer.graph",
+    "GraphError": "streamer.errors",
+    "Header": "streamer.frame",
+    "Hop": "streamer.frame",
+    "Join": "streamer.nodebase",
+    "LeaseError": "streamer.errors",
+    "LinkError": "streamer.errors",
+    "Node": "streamer.nodebase",
+    "NodeError": "streamer.errors",
+    "Packet": "streamer.frame",
+    "ParameterError": "streamer.errors",
+    "Params": "streamer.nodebase",
+    "Problem": "streamer.errors",
+    "ProtocolError": "streamer.errors",
+    "RunError": "streamer.errors",
+    "Sink": "streamer.nodebase",
+    "SinkError": "streamer.errors",
+    "SlabError": "streamer.errors",
+    "Source": "streamer.nodebase",
+    "SourceError": "streamer.errors",
+    "StreamerError": "streamer.errors",
+    "Transform": "streamer.nodebase",
+    "node": "streamer.nodebase",
+    "run": "streamer.runtime",
+}
+
+__all__ = [
+    "AudioFormat",
+    "Context",
+    "Drop",
+    "Frame",
+    "FrameError",
+    "Graph",
+    "GraphError",
+    "Header",
+    "Hop",
+    "Join",
+    "LeaseError",
+    "LinkError",
+    "Node",
+    "NodeError",
+    "Packet",
+    "ParameterError",
+    "Params",
+    "Problem",
+    "ProtocolError",
+    "RunError",
+    "Sink",
+    "SinkError",
+    "SlabError",
+    "Source",
+    "SourceError",
+    "StreamerError",
+    "Transform",
+    "__version__",
+    "node",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Names are imported when first asked for, so that `import streamer` and `streamer check`
+    # stay instant.
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'streamer' has no attribute {name!r}")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""Graph files: reading, checking and planning."""

@@ -1,0 +1,263 @@
+"""What a node is: the classes to derive from, and the decorator for a node of one function.
+
+A node is made of checked parameters, opened in its worker, given frames one at a time, and closed.
+The module of a node is imported by `streamer check` too, so heavy imports (torch, av, cv2) belong
+in `open` or in the methods that need them.
+
+A transform of one function::
+
+    @streamer.node
+    def invert(frame: streamer.Frame, *, strength: float = 1.0) -> np.ndarray:
+        return (frame.numpy() * (1 - strength) + (255 - frame.numpy()) * strength).astype("uint8")
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, create_model
+
+from streamer.drops import Drop
+from streamer.frame import Frame, Header, Packet
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+
+class Params(BaseModel):
+    """Base of a node's parameters.
+
+    Every field has a description; a unit goes into `json_schema_extra={"unit": "s"}`. Unknown
+    names are refused.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+P = TypeVar("P", bound=Params)
+
+Picture = "Frame | npt.NDArray[np.uint8] | None"
+
+
+class Context(Protocol):
+    """What the runtime offers a node while it is open.
+
+    Attributes:
+        name: the node's name in the graph.
+        log: logger whose lines appear under the node's name.
+        live: whether the node is fed by a live source, so that newest wins over complete.
+        wanted: pixel formats that every consumer of this node takes, best first.
+        gpu: ordinal of the CUDA device given to the node, or None.
+        stopping: set when the run is ending; a source that waits must look at it.
+        incarnation: 1 for the first start of the node in this run, 2 after a restart, and so on.
+        input_names: names of the inputs in the order of the graph, the leading one first.
+        wants_audio: for a source, whether some sink will take audio packets.
+    """
+
+    name: str
+    log: logging.Logger
+    live: bool
+    wanted: tuple[str, ...]
+    gpu: int | None
+    stopping: threading.Event
+    incarnation: int
+    input_names: tuple[str, ...]
+    wants_audio: bool
+
+    def allocate(
+        self,
+        width: int,
+        height: int,
+        format: str = "rgb24",
+        *,
+        like: Header | None = None,
+        pts: int | None = None,
+        time_base: Fraction | None = None,
+        capture_ns: int | None = None,
+    ) -> Frame:
+        """A writable frame in the node's output slab; returning or yielding it makes no copy.
+
+        A transform passes `like=frame.header`, so that the stream, number and times pass through.
+        A source passes `pts` and `time_base` instead and gets the next number of its stream.
+        Where a file is processed this waits until a slot is free; in a live graph it does not
+        wait: without a free slot the pixels go to scratch memory and the frame counts as dropped
+        (`no_slot`). A frame that is neither returned nor yielded must be released.
+
+        Args:
+            width: pixels.
+            height: pixels.
+            format: one of `streamer.formats.FORMATS`.
+            like: header of the frame that this one is made from.
+            pts: presentation time, for sources.
+            time_base: seconds in one unit of `pts`, for sources.
+            capture_ns: CLOCK_MONOTONIC of the capture; now by default, for sources.
+        """
+        ...
+
+    def drop(self, reason: Drop, count: int = 1) -> None:
+        """Counts frames that a source captured (or a transform withheld) but will not pass on."""
+        ...
+
+    def delivered(self, header: Header) -> None:
+        """For sinks with `deferred`: the picture has left (was written, sent or muxed)."""
+        ...
+
+    def expect(self, *, frames: int | None = None, seconds: float | None = None) -> None:
+        """For sources of known length: what the progress bar shall count up to."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Says what the node is doing (`loading the model`), for the live display."""
+        ...
+
+
+class Node(Generic[P]):
+    """Base of all nodes; derive from `Source`, `Transform`, `Join` or `Sink`.
+
+    Attributes:
+        Params: class of the parameters; `self.params` is an instance of it.
+        context: set before `open` is called.
+    """
+
+    Params: type[Params] = Params
+    accepts: ClassVar[tuple[str, ...]] = ("rgb24",)
+    """pixel formats taken on every input, best first"""
+
+    params: P
+    context: Context
+
+    def __init__(self, params: P) -> None:
+        self.params = params
+
+    def open(self) -> None:
+        """Gets ready: loads the model, opens the device; an error ends the run before it starts."""
+
+    def close(self) -> None:
+        """Frees what `open` took; called once, also after an error."""
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{k}={v!r}" for k, v in self.params.model_dump().items())
+        return f"{type(self).__name__}({shown})"
+
+
+class Source(Node[P]):
+    """A node without inputs."""
+
+    accepts = ()
+
+    @classmethod
+    def is_live(cls, params: Any) -> bool:
+        """Whether frames come at their own pace (a camera), so that slow consumers must drop.
+
+        Called when a graph is planned, without opening anything.
+        """
+        return False
+
+    def frames(self) -> Iterator[Frame | Packet]:
+        """Yields frames from `context.allocate`, and audio packets; ends at the end of the source.
+
+        The runtime closes the generator when the run drains.
+        """
+        raise NotImplementedError
+
+
+class Transform(Node[P]):
+    """A node of one input and one output."""
+
+    emits: ClassVar[tuple[str, ...]] = ("rgb24",)
+    """pixel formats that it can make"""
+
+    def process(self, frame: Frame) -> Frame | npt.NDArray[np.uint8] | None:
+        """Makes one picture from one picture.
+
+        Args:
+            frame: valid during this call; `frame.hold()` keeps it longer.
+
+        Returns:
+            A frame from `context.allocate` (no copy), or an array of its own (one copy, counted),
+            rgb24 if of shape (height, width, 3) and gray if of shape (height, width); or None,
+            which drops the frame with reason `filtered`, unless `context.drop` gave another.
+
+        Raises:
+            FrameError: this frame cannot be processed; it is dropped and the node goes on.
+        """
+        raise NotImplementedError
+
+
+class Join(Node[P]):
+    """A node of several inputs; the first one leads, one picture out for each of its pictures."""
+
+    emits: ClassVar[tuple[str, ...]] = ("rgb24",)
+    partial: ClassVar[bool] = False
+    """whether inputs that have sent nothing yet are passed as None; else the leader is dropped"""
+
+    def process(self, frames: Mapping[str, Frame | None]) -> Frame | npt.NDArray[np.uint8] | None:
+        """Makes one picture from one of each input, by input name; the leading input comes first.
+
+        Of the other inputs, each gives its newest picture that is not later than the leader's.
+        """
+        raise NotImplementedError
+
+
+class Sink(Node[P]):
+    """A node without outputs."""
+
+    deferred: ClassVar[bool] = False
+    """whether `context.delivered` is called by the sink itself, later than `process` returns"""
+
+    def takes_audio(self) -> bool:
+        """Whether this output can hold sound; asked when the graph is planned."""
+        return False
+
+    def process(self, frame: Frame) -> None:
+        """Takes one picture; it counts as delivered when this returns, unless `deferred`."""
+        raise NotImplementedError
+
+    def audio(self, packet: Packet) -> None:
+        """Takes one audio packet; called between pictures, in order."""
+
+    def finish(self) -> None:
+        """The stream has ended: writes what is held back and closes the output properly."""
+
+
+def node(function: Callable[..., Any]) -> type[Transform[Params]]:
+    """Makes a transform of one function: `function(frame, *, parameter: type = default, ...)`.
+
+    The keyword-only arguments become the node's parameters; the first line of the docstring its
+    description.
+
+    Raises:
+        TypeError: the function does not take one frame, or a parameter has no type.
+    """
+    signature = inspect.signature(function)
+    hints = get_type_hints(function)
+    fields: dict[str, Any] = {}
+    positional = 0
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            if parameter.name not in hints:
+                raise TypeError(f"{function.__name__}: parameter {parameter.name!r} has no type")
+            default = ... if parameter.default is parameter.empty else parameter.default
+            fields[parameter.name] = (hints[parameter.name], default)
+        elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            positional += 1
+    if positional != 1:
+        raise TypeError(f"{function.__name__}: a node function takes one frame, not {positional}")
+    params = create_model(f"{function.__name__.title()}Params", __base__=Params, **fields)
+
+    class FunctionNode(Transform[Params]):
+        Params = params
+
+        def process(self, frame: Frame) -> Any:
+            return function(frame, **{name: getattr(self.params, name) for name in fields})
+
+    FunctionNode.__name__ = FunctionNode.__qualname__ = function.__name__
+    FunctionNode.__module__ = function.__module__
+    FunctionNode.__doc__ = function.__doc__
+    return FunctionNode

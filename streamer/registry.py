@@ -1,0 +1,46 @@
+"""Kinds of nodes, built-in and third-party alike, found by installed packages' entry points."""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from streamer.errors import StreamerError
+from streamer.nodebase import Node
+
+GROUP = "streamer.nodes"
+
+
+class UnknownKindError(StreamerError):
+    """No installed package offers a node of this kind."""
+
+    exit_status = 2
+
+
+def kinds() -> dict[str, str]:
+    """Names of all kinds and where each is (`package.module:Class`), without importing any."""
+    return {point.name: point.value for point in sorted(_points(), key=lambda p: p.name)}
+
+
+def load(kind: str) -> type[Node[Any]]:
+    """The class of a kind: an entry point's name, or `package.module:Class` for one not installed.
+
+    Raises:
+        UnknownKindError: there is no such kind, or its module cannot be imported, or is no node.
+    """
+    where = kinds().get(kind, kind)
+    module_name, _, attribute = where.partition(":")
+    if not attribute:
+        raise UnknownKindError(f"unknown kind of node {kind!r}; known: {', '.join(kinds())}")
+    try:
+        found = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UnknownKindError(f"node {kind!r} cannot be imported from {where}: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, Node)):
+        raise UnknownKindError(f"{where} is not a node class")
+    return found
+
+
+def _points() -> tuple[EntryPoint, ...]:
+    return tuple(entry_points(group=GROUP))

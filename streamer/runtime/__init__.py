@@ -1,0 +1,1 @@
+"""Running a plan: the supervisor, its workers, and what they report."""

@@ -1,0 +1,104 @@
+"""A context without a graph, for unit tests of nodes and for using a node as a library."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from fractions import Fraction
+from typing import Any, TypeVar
+
+from streamer.drops import Drop
+from streamer.formats import picture_bytes
+from streamer.frame import Frame, Header, Lease, new_header
+from streamer.nodebase import Node
+
+N = TypeVar("N", bound=Node[Any])
+
+
+class SoloContext:
+    """Gives a node heap memory for its frames, and keeps what it reports.
+
+    Attributes:
+        dropped: frames counted by reason.
+        sent: headers of the pictures that a deferred sink reported as delivered.
+        notes: texts of `note`.
+        expected: the last arguments of `expect`.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str = "node",
+        live: bool = False,
+        wanted: tuple[str, ...] = ("rgb24",),
+        wants_audio: bool = False,
+        input_names: tuple[str, ...] = ("in",),
+        incarnation: int = 1,
+    ) -> None:
+        self.name = name
+        self.log = logging.getLogger(f"streamer.node.{name}")
+        self.live = live
+        self.wanted = wanted
+        self.gpu: int | None = None
+        self.stopping = threading.Event()
+        self.incarnation = incarnation
+        self.input_names = input_names
+        self.wants_audio = wants_audio
+        self.dropped: Counter[Drop] = Counter()
+        self.sent: list[Header] = []
+        self.notes: list[str] = []
+        self.expected: dict[str, float | None] = {}
+        self._seq = 0
+
+    def allocate(
+        self,
+        width: int,
+        height: int,
+        format: str = "rgb24",
+        *,
+        like: Header | None = None,
+        pts: int | None = None,
+        time_base: Fraction | None = None,
+        capture_ns: int | None = None,
+    ) -> Frame:
+        """See `streamer.Context.allocate`."""
+        pixels = memoryview(bytearray(picture_bytes(format, width, height)))
+        header = new_header(
+            self.name,
+            self._seq,
+            width,
+            height,
+            format,
+            like=like,
+            pts=pts,
+            time_base=time_base,
+            capture_ns=capture_ns,
+        )
+        if like is None:
+            self._seq += 1
+        return Frame(header, Lease(pixels))
+
+    def drop(self, reason: Drop, count: int = 1) -> None:
+        """See `streamer.Context.drop`."""
+        self.dropped[reason] += count
+
+    def delivered(self, header: Header) -> None:
+        """See `streamer.Context.delivered`."""
+        self.sent.append(header)
+
+    def expect(self, *, frames: int | None = None, seconds: float | None = None) -> None:
+        """See `streamer.Context.expect`."""
+        self.expected = {"frames": frames, "seconds": seconds}
+
+    def note(self, text: str) -> None:
+        """See `streamer.Context.note`."""
+        self.notes.append(text)
+
+
+def solo(node_class: type[N], *, context: SoloContext | None = None, **params: Any) -> N:
+    """An opened node with parameters of its own and a `SoloContext`; close it after use."""
+    node = node_class(node_class.Params(**params))
+    node.context = context or SoloContext(live=False)
+    node.open()
+    return node
