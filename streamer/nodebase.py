@@ -162,7 +162,9 @@ class Source(Node[P]):
     def frames(self) -> Iterator[Frame | Packet]:
         """Yields frames from `context.allocate`, and audio packets; ends at the end of the source.
 
-        The runtime closes the generator when the run drains.
+        Where `context.wants_audio` and there is sound, a packet without data comes before the
+        first frame and announces the format; without it the stream is taken to be silent. The
+        runtime closes the generator when the run drains.
         """
         raise NotImplementedError
 
@@ -220,7 +222,11 @@ class Sink(Node[P]):
         raise NotImplementedError
 
     def audio(self, packet: Packet) -> None:
-        """Takes one audio packet; called between pictures, in order."""
+        """Takes one audio packet; called between pictures, in order.
+
+        The first packet has no data: it announces the format, before the first picture. Without
+        it there is no sound.
+        """
 
     def finish(self) -> None:
         """The stream has ended: writes what is held back and closes the output properly."""
