@@ -40,8 +40,6 @@ class Drop(StrEnum):
 
 
 COUNTED = tuple(
-    reason
-    for reason in Drop
-    if reason not in (Drop.CRASHED, Drop.ABORTED, Drop.IN_FLIGHT, Drop.UNACCOUNTED)
+    reason for reason in Drop if reason not in (Drop.CRASHED, Drop.IN_FLIGHT, Drop.UNACCOUNTED)
 )
 """Reasons that a worker counts when it happens; the others are found by the balance of counts."""

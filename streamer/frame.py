@@ -249,8 +249,14 @@ class Frame:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.release()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self.release()
+        except LeaseError:
+            # An error on its way up keeps the variables of the code that it left, views among
+            # them. It is the error to see, not this consequence of it.
+            if kind is None:
+                raise
 
     def release(self) -> None:
         """Gives the slot back; further calls do nothing.

@@ -1,0 +1,102 @@
+"""Memory that frames lie in: a slab of equal slots, exported once and attached once.
+
+A producer makes a slab for each output and format; consumers attach it by its ticket. Each kind
+of memory is one pair of classes behind the two protocols here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+from streamer.errors import SlabError
+
+Ticket = Mapping[str, int | str | bytes]
+
+SLOT_ALIGNMENT: Final = 4096
+"""slots start on a page, so that each can be registered for DMA by itself"""
+MAX_SLAB: Final = 1 << 37
+"""largest slab in bytes"""
+
+
+class Slab(Protocol):
+    """The producer's end of a slab.
+
+    Attributes:
+        kind: name of the memory kind.
+        slots: number of slots.
+        slot_bytes: bytes of a picture that a slot can hold.
+    """
+
+    kind: str
+    slots: int
+    slot_bytes: int
+
+    def slot(self, index: int) -> memoryview:
+        """Writable bytes of a slot."""
+        ...
+
+    def ticket(self) -> dict[str, int | str | bytes]:
+        """What a consumer needs to attach."""
+        ...
+
+    def close(self) -> None:
+        """Lets go of the memory; views that are still held keep it mapped."""
+        ...
+
+
+class AttachedSlab(Protocol):
+    """The consumer's end of a slab."""
+
+    def slot(self, index: int) -> memoryview:
+        """Read-only bytes of a slot.
+
+        Raises:
+            SlabError: the slab has no such slot.
+        """
+        ...
+
+    def close(self) -> None:
+        """Lets go of the memory; views that are still held keep it mapped."""
+        ...
+
+
+def host_id() -> str:
+    """Names this host, user and PID namespace: equal at both ends of a shared-memory link."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            boot = file.read().strip()
+        namespace = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        boot, namespace = os.uname().nodename, "?"
+    return f"{boot}/{namespace}/{os.getuid()}"
+
+
+def create(slots: int, slot_bytes: int) -> Slab:
+    """A slab in the cheapest memory that every consumer can reach.
+
+    Args:
+        slots: number of slots, at least 1.
+        slot_bytes: bytes of one picture.
+
+    Raises:
+        SlabError: the memory cannot be had.
+    """
+    from streamer.link.memfd import MemfdSlab
+
+    return MemfdSlab(slots, slot_bytes)
+
+
+def attach(kind: str, ticket: Ticket) -> AttachedSlab:
+    """The consumer's end of the slab that a ticket describes.
+
+    Raises:
+        SlabError: the kind is unknown here, or the memory cannot be reached or is not what the
+            ticket says.
+    """
+    if kind == "memfd":
+        from streamer.link.memfd import attach as attach_memfd
+
+        return attach_memfd(ticket)
+    raise SlabError(f"frames lie in {kind!r} memory, which cannot be reached from here")

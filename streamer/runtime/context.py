@@ -1,0 +1,124 @@
+"""The context that a node gets in a worker: slots of its outlet, and the board's counters."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from fractions import Fraction
+
+from streamer.drops import COUNTED, Drop
+from streamer.formats import picture_bytes
+from streamer.frame import Frame, Header, new_header
+from streamer.graph.plan import NodePlan, Plan
+from streamer.link.outlet import Outlet
+from streamer.runtime.output import CancelledRun, OutputFrame
+from streamer.telemetry.board import NodeBoard
+
+
+class RuntimeContext:
+    """See `streamer.Context`.
+
+    Args:
+        plan: of the whole graph.
+        node: the node that the context is for.
+        incarnation: of the worker, from 1.
+        board: the node's counters.
+        outlet: of its pictures; None for sinks.
+        tell: sends a control message to the supervisor.
+        aborted: set when the run is to end at once.
+    """
+
+    def __init__(
+        self,
+        *,
+        plan: Plan,
+        node: NodePlan,
+        incarnation: int,
+        board: NodeBoard,
+        outlet: Outlet | None,
+        tell: Callable[..., None],
+        aborted: threading.Event,
+    ) -> None:
+        self.name = node.name
+        self.log = logging.getLogger(f"streamer.node.{node.name}")
+        self.live = node.live
+        self.wanted = node.wanted
+        self.gpu = node.gpu
+        self.stopping = threading.Event()
+        self.incarnation = incarnation
+        self.input_names = tuple(
+            link.input for link in plan.inputs(node.name) if link.media == "video"
+        )
+        self.wants_audio = node.wants_audio
+        self.withheld = False
+        """whether the node itself has counted the frame that it is processing as dropped"""
+        self._source = node.role == "source"
+        self._board = board
+        self._outlet = outlet
+        self._tell = tell
+        self._aborted = aborted
+
+    def allocate(
+        self,
+        width: int,
+        height: int,
+        format: str = "rgb24",
+        *,
+        like: Header | None = None,
+        pts: int | None = None,
+        time_base: Fraction | None = None,
+        capture_ns: int | None = None,
+    ) -> Frame:
+        """See `streamer.Context.allocate`."""
+        if self._outlet is None:
+            raise TypeError(f"{self.name} is a sink: it makes no frames")
+        header = new_header(
+            self.name,
+            0,
+            width,
+            height,
+            format,
+            like=like,
+            pts=pts,
+            time_base=time_base,
+            capture_ns=capture_ns,
+        )
+        slot = self._outlet.allocate(
+            picture_bytes(format, width, height), cancelled=self._aborted.is_set
+        )
+        if slot is None:
+            raise CancelledRun
+        return OutputFrame(header, self._outlet, slot)
+
+    def drop(self, reason: Drop, count: int = 1) -> None:
+        """See `streamer.Context.drop`."""
+        if reason not in COUNTED:
+            raise ValueError(f"a node cannot drop frames as {reason!s}")
+        if self._source:
+            self._board.captured.add(count)
+        else:
+            self.withheld = True
+        self._board.dropped[reason].add(count)
+
+    def delivered(self, header: Header) -> None:
+        """See `streamer.Context.delivered`."""
+        now = time.monotonic_ns()
+        self._board.delivered.add()
+        self._board.age.add_ns(header.age_ns(now))
+        if not self._board.first_ns.value:
+            self._board.first_ns.set(now)
+        self._board.last_ns.set(now)
+
+    def expect(self, *, frames: int | None = None, seconds: float | None = None) -> None:
+        """See `streamer.Context.expect`."""
+        self._board.expected.set(frames or 0)
+        self._tell("expect", node=self.name, frames=frames or 0, seconds=float(seconds or 0))
+
+    def note(self, text: str) -> None:
+        """See `streamer.Context.note`."""
+        self._tell("state", node=self.name, state="", text=text[:500])
+
+    def __repr__(self) -> str:
+        return f"<RuntimeContext of {self.name}>"

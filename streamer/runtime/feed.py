@@ -1,0 +1,84 @@
+"""How a node's thread waits for what comes in on several links at once."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable
+
+import zmq
+
+from streamer.errors import NodeError
+from streamer.frame import Packet
+from streamer.graph.plan import LinkPlan
+from streamer.link.inlet import END, EndOfStream, Inlet, Received
+
+Arrival = Received | Packet | EndOfStream
+
+
+class Feed:
+    """The inlets of one node, and a bell that other threads can ring.
+
+    Args:
+        accepts: pixel formats that the node takes.
+    """
+
+    def __init__(self, accepts: tuple[str, ...]) -> None:
+        self._accepts = accepts
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._calls: deque[Callable[[], None]] = deque()
+        self.links: dict[str, tuple[LinkPlan, Inlet]] = {}
+
+    def add(self, link: LinkPlan, inlet: Inlet) -> None:
+        """Adds the inlet of a link, by its key."""
+        self.links[link.key] = (link, inlet)
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Has the node's thread call a function between two frames; from any thread."""
+        self._calls.append(function)
+        self.ring()
+
+    def ring(self) -> None:
+        """Wakes the node's thread if it is waiting; from any thread."""
+        try:
+            os.eventfd_write(self._bell, 1)
+        except OSError:
+            pass  # closed: nobody is waiting any more
+
+    def receive(self, key: str) -> Arrival | None:
+        """What has come in on one link, or None; the end is given again every time."""
+        self._answer()
+        link, inlet = self.links[key]
+        if inlet.ended:
+            return END
+        arrival = inlet.receive()
+        if isinstance(arrival, Received) and arrival.frame.format not in self._accepts:
+            got = arrival.frame.format
+            arrival.frame.release()
+            raise NodeError(
+                f"takes {' or '.join(self._accepts)}, but {link.source} sends {got}; "
+                f"set {link.source}'s format, or put a preprocess node between"
+            )
+        return arrival
+
+    def wait(self, *, seconds: float = 1.0) -> None:
+        """Sleeps until something may have come in on any link, or the bell rings."""
+        poller = zmq.Poller()
+        poller.register(self._bell, zmq.POLLIN)
+        for _, inlet in self.links.values():
+            if inlet.socket is not None and not inlet.ended:
+                poller.register(inlet.socket, zmq.POLLIN)
+        for source, _ in poller.poll(int(seconds * 1000)):
+            if source == self._bell:
+                os.eventfd_read(self._bell)
+        self._answer()
+
+    def close(self) -> None:
+        """Closes all inlets and the bell."""
+        for _, inlet in self.links.values():
+            inlet.close()
+        os.close(self._bell)
+
+    def _answer(self) -> None:
+        while self._calls:
+            self._calls.popleft()()

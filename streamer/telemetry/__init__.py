@@ -1,0 +1,1 @@
+"""Counting frames and timing them, in memory that outlives the processes that count."""
