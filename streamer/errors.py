@@ -23,6 +23,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from streamer.runtime.report import Report
 
 
 class StreamerError(Exception):
@@ -111,4 +115,10 @@ class SlabError(LinkError):
 
 
 class RunError(StreamerError):
-    """A run failed as a whole: a node gave up, or a worker could not be started."""
+    """A run failed as a whole: a node gave up, or a worker could not be started.
+
+    Attributes:
+        report: what was done until then; None if nothing was started.
+    """
+
+    report: Report | None = None

@@ -1,1 +1,62 @@
 """Running a plan: the supervisor, its workers, and what they report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from streamer.errors import RunError
+from streamer.runtime.report import Report
+from streamer.runtime.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from streamer.graph import Graph
+    from streamer.runtime.supervisor import Watcher
+
+__all__ = ["Report", "Supervisor", "run"]
+
+
+class Silent:
+    """A watcher that keeps quiet; derive from it to hear what interests you."""
+
+    def line(self, worker: str, text: str) -> None:
+        """See `streamer.runtime.supervisor.Watcher`."""
+
+    def state(self, node: str, state: str, text: str) -> None:
+        """See `streamer.runtime.supervisor.Watcher`."""
+
+    def event(self, text: str) -> None:
+        """See `streamer.runtime.supervisor.Watcher`."""
+
+    def tick(self, supervisor: Supervisor) -> None:
+        """See `streamer.runtime.supervisor.Watcher`."""
+
+
+def run(
+    graph: Graph,
+    *,
+    frames: int | None = None,
+    duration: float | None = None,
+    watcher: Watcher | None = None,
+) -> Report:
+    """Runs a graph to its end.
+
+    Args:
+        graph: from `Graph.load` or `Graph.from_dict`.
+        frames: sources end after so many pictures.
+        duration: the run drains after so many seconds, counted from the first frame.
+        watcher: told of what happens while it runs.
+
+    Returns:
+        What every sink, node and link did.
+
+    Raises:
+        GraphError: the graph cannot be planned.
+        RunError: a node failed; the report is the error's `report`.
+    """
+    supervisor = Supervisor(graph.plan(frames=frames), watcher or Silent(), duration=duration)
+    report = supervisor.run()
+    if report.errors:
+        error = RunError("; ".join(report.errors))
+        error.report = report
+        raise error
+    return report

@@ -54,6 +54,8 @@ class NodeThread:
         self.video = self._outlet("video")
         self.audio = self._outlet("audio")
         self.ended = False
+        self.retry = False
+        """whether it failed in a way that starting the process again may mend"""
         self.drain_at: float | None = None
         self.context = RuntimeContext(
             plan=worker.plan,
@@ -171,6 +173,7 @@ class NodeThread:
                 retry=error.retry,
             )
             _log.debug("%s failed", name, exc_info=True)
+            self.retry = error.retry
         except BaseException:
             # What nobody foresaw may have left the process in any state: it ends here, and the
             # supervisor starts another. Nothing of it is printed unmasked.
@@ -178,8 +181,9 @@ class NodeThread:
             sys.stderr.flush()
             os._exit(CRASHED)
         finally:
-            for outlet in self.outlets:
-                outlet.finish()
+            if not self.retry:
+                for outlet in self.outlets:
+                    outlet.finish()
             if self.feed is not None:
                 self.feed.close()
             self.ended = True
@@ -221,8 +225,8 @@ class Worker:
     """The process's main thread.
 
     Args:
-        orders: `plan`, `worker`, `incarnation`, `incarnations`, `folder`, `board_fd`, `debug`,
-            as the supervisor gives them.
+        orders: `plan`, `worker`, `incarnation`, `incarnations`, `folder`, `board_fd`, as the
+            supervisor gives them.
     """
 
     def __init__(self, orders: dict[str, Any]) -> None:
@@ -241,7 +245,9 @@ class Worker:
         self.started = threading.Event()
         self._sending = threading.Lock()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._control = self.zmq.socket(zmq.DEALER)
+        # A context of its own can be ended, which sends what was said, while nodes still run.
+        self._control_zmq = zmq.Context()
+        self._control = self._control_zmq.socket(zmq.DEALER)
         self._control.setsockopt(zmq.LINGER, 500)
         self._control.setsockopt(zmq.RECONNECT_IVL, 10)
         self._control.setsockopt(zmq.MAXMSGSIZE, control.MAX_MESSAGE)
@@ -255,7 +261,8 @@ class Worker:
     def tell(self, kind: str, **fields: Any) -> None:
         """Sends a control message to the supervisor; from any thread."""
         with self._sending:
-            self._control.send(control.pack(kind, **fields))
+            if not self._control.closed:
+                self._control.send(control.pack(kind, **fields))
         self.ring()  # a send may swallow the socket's edge
 
     def ring(self) -> None:
@@ -275,6 +282,9 @@ class Worker:
         for outlet in outlets:
             poller.register(outlet.fd, zmq.POLLIN)
         while not all(self._over(thread) for thread in self.threads):
+            if any(thread.ended and thread.retry for thread in self.threads):
+                self._close_control()
+                os._exit(CRASHED)
             ready = dict(poller.poll(250))
             if self._bell in ready:
                 os.eventfd_read(self._bell)
@@ -288,10 +298,15 @@ class Worker:
         self.tell("done")
         for outlet in outlets:
             outlet.close()
-        self._control.close()
+        self._close_control()
         if any(thread.thread.is_alive() for thread in self.threads if not thread.ended):
             self._leave()
         self.zmq.term()
+
+    def _close_control(self) -> None:
+        with self._sending:
+            self._control.close()
+            self._control_zmq.term()
 
     def _over(self, thread: NodeThread) -> bool:
         if self.aborted.is_set() and thread.ended:
@@ -405,6 +420,7 @@ def main() -> None:
         format="%(levelname)s %(message)s",
         stream=sys.stderr,
     )
+    sys.path.extend(entry for entry in orders["path"] if entry not in sys.path)
     Worker(orders).run()
 
 

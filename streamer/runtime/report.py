@@ -1,0 +1,222 @@
+"""The report of a run: what every sink, node and link did, added up from the board.
+
+For each sink, along the leading inputs from its source::
+
+    captured = delivered + Σ dropped[reason]
+
+The board holds counts at every hop of that chain. What a hop took in and neither dropped nor
+passed on is its residual; a residual belongs to a crash, an abort or a failure at that hop, or is
+in flight while the run goes on. Anything else would be a defect, and shows as `unaccounted`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from streamer.drops import Drop
+from streamer.graph.plan import LinkPlan, Plan
+from streamer.telemetry.board import Board, total
+from streamer.telemetry.histogram import Histogram
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Circumstances:
+    """What befell a run besides its counts.
+
+    Attributes:
+        final: whether nothing is in flight any more.
+        seconds: wall time since the run began.
+        aborted: whether it was stopped at once.
+        crashed: nodes whose process has died at least once.
+        failed: nodes that ended with an error or did not come back.
+        restarts: by node.
+        rss_mb: highest resident memory of the node's process, MiB.
+    """
+
+    final: bool = True
+    seconds: float = 0.0
+    aborted: bool = False
+    crashed: frozenset[str] = frozenset()
+    failed: frozenset[str] = frozenset()
+    restarts: Mapping[str, int] = field(default_factory=dict)
+    rss_mb: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SinkReport:
+    """One sink: `captured = delivered + sum(dropped.values())`."""
+
+    captured: int
+    delivered: int
+    dropped: dict[str, int]
+    fps: float
+    age_ms: dict[str, float | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeReport:
+    """One node; `rss_mb` is its process's, which it may share with others."""
+
+    frames: int
+    process_ms: dict[str, float | None]
+    copies_per_frame: float
+    restarts: int
+    rss_mb: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkReport:
+    """One link; `kind` is `local` within a worker, or the memory that the pixels lie in."""
+
+    kind: str
+    frames: int
+    dropped: dict[str, int]
+    hop_us: dict[str, float | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """A whole run.
+
+    Attributes:
+        graph: its name.
+        seconds: wall time.
+        fps: pictures a second at the busiest sink, from the first to the last one.
+        sinks: by node name.
+        nodes: by node name.
+        links: by `A->B`.
+        errors: one sentence for each failure; empty after a good run.
+        exit_status: what the command line returns.
+    """
+
+    graph: str
+    seconds: float
+    fps: float
+    sinks: dict[str, SinkReport]
+    nodes: dict[str, NodeReport]
+    links: dict[str, LinkReport]
+    errors: list[str]
+    exit_status: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON types."""
+        from dataclasses import asdict
+
+        return asdict(self)
+
+    def __str__(self) -> str:
+        parts = [
+            f"{name}: {sink.delivered} of {sink.captured} frames"
+            for name, sink in self.sinks.items()
+        ]
+        return f"{self.graph}: {', '.join(parts)}, {self.fps:.1f} fps, {self.seconds:.1f} s"
+
+
+def build(
+    plan: Plan,
+    board: Board,
+    circumstances: Circumstances,
+    *,
+    errors: list[str] | None = None,
+    exit_status: int = 0,
+) -> Report:
+    """The report as the board stands now."""
+    sinks = {
+        node.name: _sink(plan, board, circumstances, node.name)
+        for node in plan.nodes
+        if node.role == "sink"
+    }
+    return Report(
+        graph=plan.name,
+        seconds=round(circumstances.seconds, 3),
+        fps=max((sink.fps for sink in sinks.values()), default=0.0),
+        sinks=sinks,
+        nodes={node.name: _node(plan, board, circumstances, node.name) for node in plan.nodes},
+        links={link.key: _link(plan, board, link) for link in plan.links},
+        errors=list(errors or []),
+        exit_status=exit_status,
+    )
+
+
+def _sink(plan: Plan, board: Board, circumstances: Circumstances, name: str) -> SinkReport:
+    chain = plan.chain(name)
+    source = board.nodes[chain[0].source]
+    dropped: Counter[Drop] = Counter()
+    captured = arrived = source.captured.value
+    for link in chain:
+        node, cells = board.nodes[link.source], board.links[link.key]
+        _add(dropped, node.dropped)
+        residual = arrived - total(node.dropped) - cells.offered.value
+        dropped[_reason(circumstances, {link.source}, Drop.FAILED)] += residual
+        _add(dropped, cells.dropped)
+        arrived = cells.received.value
+        residual = cells.offered.value - total(cells.dropped) - arrived
+        gone = link.target in circumstances.failed
+        kind = Drop.CONSUMER_GONE if gone else Drop.FAILED
+        dropped[_reason(circumstances, {link.source, link.target}, kind)] += residual
+    sink = board.nodes[name]
+    _add(dropped, sink.dropped)
+    residual = arrived - total(sink.dropped) - sink.delivered.value
+    dropped[_reason(circumstances, {name}, Drop.FAILED)] += residual
+    delivered = sink.delivered.value
+    span = sink.last_ns.value - sink.first_ns.value
+    return SinkReport(
+        captured=captured,
+        delivered=delivered,
+        dropped={str(reason): dropped[reason] for reason in Drop if dropped[reason]},
+        fps=round((delivered - 1) * 1e9 / span, 2) if span > 0 and delivered > 1 else 0.0,
+        age_ms=_milliseconds(sink.age),
+    )
+
+
+def _reason(circumstances: Circumstances, nodes: set[str], failure: Drop) -> Drop:
+    """Where the residual of a hop between these nodes belongs."""
+    if not circumstances.final:
+        return Drop.IN_FLIGHT
+    if nodes & circumstances.crashed:
+        return Drop.CRASHED
+    if nodes & circumstances.failed:
+        return failure
+    return Drop.ABORTED if circumstances.aborted else Drop.UNACCOUNTED
+
+
+def _node(plan: Plan, board: Board, circumstances: Circumstances, name: str) -> NodeReport:
+    node = board.nodes[name]
+    made = node.emitted.value or node.delivered.value
+    return NodeReport(
+        frames=made,
+        process_ms=_milliseconds(node.process),
+        copies_per_frame=round(node.copies.value / made, 3) if made else 0.0,
+        restarts=circumstances.restarts.get(name, 0),
+        rss_mb=round(circumstances.rss_mb.get(name, 0.0), 1),
+    )
+
+
+def _link(plan: Plan, board: Board, link: LinkPlan) -> LinkReport:
+    cells = board.links[link.key]
+    together = any({link.source, link.target} <= set(worker.nodes) for worker in plan.workers)
+    if link.media == "audio":
+        kind = "message"
+    else:
+        kind = "local" if together else "memfd"
+    p50, p95, p99 = cells.hop.percentiles_us(50, 95, 99)
+    return LinkReport(
+        kind=kind,
+        frames=cells.received.value,
+        dropped={str(r): cell.value for r, cell in cells.dropped.items() if cell.value},
+        hop_us={"p50": p50, "p95": p95, "p99": p99},
+    )
+
+
+def _add(dropped: Counter[Drop], cells: Mapping[Drop, Any]) -> None:
+    for reason, cell in cells.items():
+        dropped[reason] += cell.value
+
+
+def _milliseconds(histogram: Histogram) -> dict[str, float | None]:
+    values = histogram.percentiles_us(50, 95, 99)
+    p50, p95, p99 = (None if us is None else round(us / 1000, 3) for us in values)
+    return {"p50": p50, "p95": p95, "p99": p99}
