@@ -1,0 +1,1 @@
+"""Benchmarks: what the link and the pipeline cost, against what they replace, in one run."""

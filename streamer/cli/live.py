@@ -1,0 +1,190 @@
+"""What `streamer run` shows while it runs: a live table in a terminal, plain lines elsewhere.
+
+Both show interim reports of the supervisor, so their numbers are the report's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Final
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from streamer.runtime.report import Report, SinkReport
+from streamer.runtime.supervisor import Supervisor
+
+PLAIN_EVERY: Final = 5.0
+"""seconds between two plain lines"""
+
+
+class Rate:
+    """Frames a second over the last seconds, from counts that are looked at now and then.
+
+    Args:
+        window: seconds.
+    """
+
+    def __init__(self, window: float = 2.0) -> None:
+        self._window = window
+        self._seen: list[tuple[float, int]] = []
+
+    def at(self, now: float, count: int) -> float:
+        """The rate when `count` frames have been counted at the time `now` (seconds)."""
+        self._seen.append((now, count))
+        while len(self._seen) > 2 and now - self._seen[1][0] >= self._window:
+            self._seen.pop(0)
+        (then, before) = self._seen[0]
+        return (count - before) / (now - then) if now > then else 0.0
+
+
+class PlainDisplay:
+    """Lines for logs and pipes.
+
+    Args:
+        console: where to; standard error.
+        quiet: only what went wrong.
+    """
+
+    def __init__(self, console: Console, *, quiet: bool) -> None:
+        self._console = console
+        self._quiet = quiet
+        self._next = time.monotonic() + PLAIN_EVERY
+        self._rates: dict[str, Rate] = {}
+
+    def __enter__(self) -> PlainDisplay:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def line(self, worker: str, text: str) -> None:
+        """A worker's own line, under its name."""
+        if not self._quiet:
+            self._print(f"{worker} | {text}")
+
+    def state(self, node: str, state: str, text: str) -> None:
+        """Shows what a node is busy with."""
+        if text and not self._quiet:
+            self._print(f"{node}: {text}")
+
+    def event(self, text: str) -> None:
+        """Shows an event."""
+        self._print(f"streamer: {text}")
+
+    def tick(self, supervisor: Supervisor) -> None:
+        """A line every few seconds."""
+        now = time.monotonic()
+        if self._quiet or not supervisor.running or now < self._next:
+            return
+        self._next = now + PLAIN_EVERY
+        report = supervisor.report()
+        for name, sink in report.sinks.items():
+            rate = self._rates.setdefault(name, Rate()).at(now, sink.delivered)
+            self._print(f"{name}: {describe(sink, rate)}{_left(supervisor, report)}")
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+class TerminalDisplay(PlainDisplay):
+    """A live table, and a progress bar where the length is known."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console, quiet=False)
+        self._states: dict[str, tuple[str, str]] = {}
+        self._live = Live(console=console, refresh_per_second=8, transient=True, auto_refresh=False)
+        self._next = 0.0
+
+    def __enter__(self) -> TerminalDisplay:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def state(self, node: str, state: str, text: str) -> None:
+        """Remembers the state for the table."""
+        self._states[node] = (state, text)
+
+    def tick(self, supervisor: Supervisor) -> None:
+        """Draws the table anew."""
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + 0.25
+            self._live.update(self._draw(supervisor, now), refresh=True)
+
+    def _draw(self, supervisor: Supervisor, now: float) -> RenderableType:
+        report = supervisor.report()
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for title in ("node", "state", "frames", "fps", "ms", "age ms", "dropped"):
+            table.add_column(title, justify="left" if title in ("node", "state") else "right")
+        for node in supervisor.plan.nodes:
+            seen = report.nodes[node.name]
+            sink = report.sinks.get(node.name)
+            state, text = self._states.get(node.name, ("starting", ""))
+            rate = self._rates.setdefault(node.name, Rate()).at(now, seen.frames)
+            table.add_row(
+                node.name,
+                Text(text or state, style=_STYLES.get(state, "yellow")),
+                str(seen.frames),
+                f"{rate:.1f}",
+                _number(seen.process_ms["p50"]),
+                _number(sink.age_ms["p50"]) if sink else "",
+                _drops(sink.dropped) if sink else "",
+            )
+        rows: list[RenderableType] = [table]
+        expected = expected_frames(supervisor, report)
+        if expected:
+            done = max(sink.captured for sink in report.sinks.values())
+            bar = Table.grid(padding=(0, 1))
+            bar.add_row(
+                ProgressBar(total=expected, completed=min(done, expected), width=40),
+                f"{done}/{expected}{_left(supervisor, report)}",
+            )
+            rows.append(bar)
+        return Group(*rows)
+
+
+_STYLES: Final = {"running": "green", "finished": "dim", "ready": "cyan", "restarting": "red"}
+
+
+def describe(sink: SinkReport, rate: float) -> str:
+    """One sink's numbers in one line."""
+    age = _number(sink.age_ms["p50"])
+    dropped = _drops(sink.dropped)
+    return f"{sink.delivered} of {sink.captured} frames, {rate:.1f} fps, age {age or '-'} ms" + (
+        f", dropped {dropped}" if dropped else ""
+    )
+
+
+def expected_frames(supervisor: Supervisor, report: Report) -> int:
+    """Frames that the sources will give in all, 0 if any source's length is unknown."""
+    counts = []
+    for node in supervisor.plan.nodes:
+        if node.role == "source":
+            frames, _ = supervisor.expected.get(node.name, (0, 0.0))
+            limit = supervisor.plan.frames or 0
+            counts.append(min(frames, limit) if frames and limit else frames or limit)
+    return max(counts) if counts and all(counts) else 0
+
+
+def _left(supervisor: Supervisor, report: Report) -> str:
+    expected = expected_frames(supervisor, report)
+    done = max((sink.delivered for sink in report.sinks.values()), default=0)
+    if not expected or not report.fps or done < 2:
+        return ""
+    seconds = max(0.0, (expected - done) / report.fps)
+    return f", {int(seconds // 60)}:{int(seconds % 60):02d} left"
+
+
+def _drops(dropped: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in dropped.items())
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
