@@ -1,0 +1,109 @@
+"""What a decoder's `url` means: a file, pictures, a device or a network stream."""
+
+from __future__ import annotations
+
+import glob
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from streamer.masking import mask
+
+Kind = Literal["file", "pictures", "device", "network"]
+
+LIVE_SCHEMES: Final = frozenset(
+    {"rtsp", "rtsps", "rtmp", "rtmps", "rtmpt", "rtmpe", "rtmpts", "udp", "udplite", "rtp", "srtp"}
+    | {"srt", "rist"}
+)
+DEMO: Final = "demo:"
+DEMO_CLIP: Final = Path(__file__).parent.parent / "demo" / "demo.mp4"
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+):")
+_DEVICE = re.compile(r"/dev/(video\d+|v4l/.+)")
+_COUNTER = re.compile(r"%(0?\d*)d")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A source's address, understood but not looked at.
+
+    Attributes:
+        kind: how it is opened.
+        url: what FFmpeg is given.
+        scheme: in lower case, empty for paths.
+        shown: the address without credentials, for messages.
+    """
+
+    kind: Kind
+    url: str
+    scheme: str
+    shown: str
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it sends at its own pace."""
+        return self.kind == "device" or self.scheme in LIVE_SCHEMES
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a path of this machine's file system."""
+        return self.kind in ("file", "pictures")
+
+
+def parse_address(url: str) -> Address:
+    """What an address means.
+
+    Raises:
+        ValueError: it is a scheme without anything behind it.
+    """
+    if url == DEMO:
+        return Address("file", str(DEMO_CLIP), "", DEMO)
+    shown = mask(url)
+    if _DEVICE.fullmatch(url):
+        return Address("device", url, "", shown)
+    match = _SCHEME.match(url)
+    if match is not None and not Path(url).exists():
+        scheme, rest = match[1].lower(), url[match.end() :]
+        if scheme == "file":
+            path = rest.removeprefix("//")
+            if not path:
+                raise ValueError(f"{shown!r} names no file")
+            return Address(_local_kind(path), path, "", shown)
+        if not rest.strip("/"):
+            raise ValueError(
+                f"{shown!r} names no place after {scheme}: (the clip that comes along is {DEMO!r})"
+            )
+        return Address("network", url, scheme, shown)
+    return Address(_local_kind(url), url, "", shown)
+
+
+def _local_kind(path: str) -> Kind:
+    is_pattern = _COUNTER.search(path) or glob.has_magic(path)
+    return "pictures" if is_pattern and not Path(path).exists() else "file"
+
+
+def find_pictures(pattern: str) -> list[tuple[int, Path]]:
+    """Files of a picture sequence in the order they are shown, each with its number.
+
+    Args:
+        pattern: a path with one counter (`%d`, `%04d`) or with `*`, `?` and `[...]`.
+    """
+    counter = _COUNTER.search(Path(pattern).name)
+    if counter is None:
+        return list(enumerate(sorted(Path(found) for found in glob.glob(pattern))))
+    folder, name = Path(pattern).parent, Path(pattern).name
+    width = int(counter[1] or 0)
+    padded = counter[1].startswith("0")
+    expression = re.compile(
+        re.escape(name[: counter.start()]) + r"(\d+)" + re.escape(name[counter.end() :])
+    )
+    numbered = []
+    for file in folder.iterdir() if folder.is_dir() else ():
+        match = expression.fullmatch(file.name)
+        if match is None:
+            continue
+        number = int(match[1])
+        if match[1] == (f"{number:0{width}d}" if padded else str(number)):
+            numbered.append((number, file))
+    return sorted(numbered)

@@ -1,0 +1,233 @@
+"""Opening a source with FFmpeg: its options, its picture stream, its sound stream."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final
+
+import av
+from av.codec.context import Flags, ThreadType
+from av.error import FFmpegError
+from av.stream import Disposition
+
+from nodes.decoder.address import Address, find_pictures
+from nodes.decoder.faults import check_local, explain_opening
+from nodes.rate import exact_rate
+from streamer import SourceError
+
+if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
+
+    from nodes.decoder import DecoderParams
+
+PICTURE_FPS: Final = 25.0
+"""Pictures of a sequence are shown at this rate where none is given."""
+
+_US = Fraction(1, 1_000_000)
+_VERY_WIDE = 8
+"""Pixels wider than this, or narrower than its inverse, are taken for a mistake of the file."""
+
+
+@dataclass(slots=True)
+class Input:
+    """An opened source.
+
+    Attributes:
+        container: FFmpeg's.
+        video: stream of pictures.
+        audio: stream of sound, None without one or where none is wanted.
+        start: seconds at which the container's own time begins; None if it does not say.
+        seconds: how long it plays; None if it does not say.
+        frames: how many pictures it holds; None if it does not say.
+        rate: pictures a second, on average; 25 if it does not say.
+        still: whether it is a single picture.
+    """
+
+    container: InputContainer
+    video: VideoStream
+    audio: AudioStream | None
+    start: Fraction | None
+    seconds: float | None
+    frames: int | None
+    rate: Fraction
+    still: bool
+
+    def pixel_shape(self) -> Fraction:
+        """Width of a pixel by its height; 1 where the source does not say."""
+        ratio = self.video.sample_aspect_ratio
+        if not ratio or not Fraction(1, _VERY_WIDE) <= ratio <= _VERY_WIDE:
+            return Fraction(1)
+        return ratio
+
+
+def open_input(address: Address, params: DecoderParams, *, live: bool, audio: bool) -> Input:
+    """Opens a source and chooses its streams; blocks until it answers or times out.
+
+    Args:
+        address: what to open.
+        params: the decoder's parameters.
+        live: whether to decode without any delay.
+        audio: whether sound is wanted.
+
+    Raises:
+        SourceError: it cannot be opened, or has no picture that can be decoded.
+    """
+    form, options = None, _options(address, params.timeout)
+    pictures = 0
+    if address.kind == "device":
+        form = "v4l2"
+        if params.fps is not None:
+            options["framerate"] = str(exact_rate(params.fps))
+    elif address.kind == "pictures":
+        form, pictures = "image2", _sequence(address, params.fps, options)
+    elif address.is_local:
+        check_local(address)
+    options |= {key: _text(value) for key, value in params.options.items()}
+    form = options.pop("format", form)
+    begun = time.monotonic()
+    try:
+        container = av.open(
+            address.url,
+            format=form,
+            options=options,
+            timeout=(params.timeout, params.timeout),
+            metadata_errors="replace",
+        )
+    except FFmpegError as error:
+        raise explain_opening(
+            error, address, elapsed=time.monotonic() - begun, timeout=params.timeout
+        ) from None
+    except ValueError as error:  # PyAV's own, for an unknown format
+        raise SourceError(f"{address.shown} cannot be opened: {error}") from None
+    try:
+        return _chosen(container, address, params, live=live, audio=audio, pictures=pictures)
+    except BaseException:
+        container.close()
+        raise
+
+
+def _options(address: Address, timeout: float) -> dict[str, str]:
+    """FFmpeg's options for a protocol: no waiting for ever, no buffering of live sources."""
+    limit = str(int(timeout * 1e6))
+    live = {"fflags": "nobuffer", "flags": "low_delay"}
+    match address.scheme:
+        case "rtsp" | "rtsps":
+            # All that a camera says about its streams stands in its SDP, so a short look suffices.
+            return live | {
+                "rtsp_transport": "tcp",
+                "timeout": limit,
+                "max_delay": "100000",
+                "probesize": "500000",
+                "analyzeduration": "500000",
+            }
+        case "udp" | "udplite" | "rtp" | "srtp":
+            # In mid-stream the first keyframe may be a second or two away.
+            return live | {"timeout": limit, "analyzeduration": "3000000", "fpsprobesize": "0"}
+        case "http" | "https":
+            return {"rw_timeout": limit, "reconnect": "1", "reconnect_delay_max": "2"}
+        case scheme if scheme.startswith("rtmp"):
+            # `timeout` would make FFmpeg's RTMP listen instead of connect.
+            return live | {"rw_timeout": limit, "analyzeduration": "3000000"}
+        case "tcp" | "tls":
+            return {"rw_timeout": limit}
+    return {}
+
+
+def _sequence(address: Address, fps: float | None, options: dict[str, str]) -> int:
+    """Options for a picture sequence; returns how many pictures are shown.
+
+    Raises:
+        SourceError: no file has such a name, or the numbers have a gap.
+    """
+    files = find_pictures(address.url)
+    if not files:
+        raise SourceError(f"{address.shown}: no file has a name of this pattern")
+    options["framerate"] = str(exact_rate(fps or PICTURE_FPS))
+    if "%" not in address.url:
+        options["pattern_type"] = "glob"
+        return len(files)
+    options |= {"pattern_type": "sequence", "start_number": str(files[0][0])}
+    for (before, _), (number, _) in pairwise(files):
+        if number != before + 1:
+            # FFmpeg would stop here and say nothing.
+            raise SourceError(
+                f"{address.shown}: number {before + 1} is missing between {before} and {number}; "
+                "with * in place of the number all pictures are shown"
+            )
+    return len(files)
+
+
+def _chosen(
+    container: InputContainer,
+    address: Address,
+    params: DecoderParams,
+    *,
+    live: bool,
+    audio: bool,
+    pictures: int,
+) -> Input:
+    name = container.format.name
+    if name == "tty":
+        raise SourceError(f"{address.shown} is a text file, not a video")
+    video = _best_video(container, address)
+    best = container.streams.best("audio") if audio and params.audio else None
+    sound = next((stream for stream in container.streams.audio if stream is best), None)
+    context = video.codec_context
+    context.thread_count = params.threads
+    # Frame threads would keep one picture each; slice threads keep none.
+    context.thread_type = ThreadType.SLICE if live else ThreadType.AUTO
+    context.copy_opaque = True
+    if live:
+        context.flags |= Flags.low_delay
+    rate = video.average_rate or video.guessed_rate or Fraction(25)
+    frames, seconds = video.frames or None, None
+    if container.duration is not None and container.duration > 0:
+        seconds = container.duration * float(_US)
+    if video.duration is not None and video.time_base is not None and video.duration > 0:
+        seconds = float(video.duration * video.time_base)
+    if pictures:
+        frames, seconds = pictures, float(pictures / rate)
+    still = address.kind == "file" and (name == "image2" or name.endswith("_pipe"))
+    if still:
+        frames, seconds = 1, None
+    if frames is None and seconds is not None:
+        frames = max(1, round(seconds * rate))
+    start = container.start_time
+    return Input(
+        container=container,
+        video=video,
+        audio=sound if sound is not None and sound.codec_context is not None else None,
+        start=None if start is None else start * _US,
+        seconds=seconds,
+        frames=frames,
+        rate=rate,
+        still=still,
+    )
+
+
+def _best_video(container: InputContainer, address: Address) -> VideoStream:
+    streams = [
+        stream
+        for stream in container.streams.video
+        if not stream.disposition & Disposition.attached_pic  # the cover of a record
+    ]
+    if not streams:
+        sound = " has sound but no picture" if container.streams.audio else " has no picture in it"
+        raise SourceError(f"{address.shown}{sound}; a source of video is needed")
+    best = container.streams.best("video")
+    stream = next((stream for stream in streams if stream is best), streams[0])
+    if stream.codec_context is None:
+        raise SourceError(
+            f"{address.shown}: its picture is coded in a way ({stream.codec_tag!r}) that this "
+            "FFmpeg cannot decode; convert it to H.264, say"
+        )
+    return stream
+
+
+def _text(value: str | int | float | bool) -> str:
+    return str(int(value)) if isinstance(value, bool) else str(value)

@@ -1,0 +1,124 @@
+"""Pictures as planes: arrays for the planes of a slot, FFmpeg frames around a slot, turns.
+
+Nothing here copies unless it says so. Arrays made from a frame of the graph must be gone before
+the frame is given back, so callers keep them in local variables of a function that returns.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from streamer.formats import YUV_FORMATS
+
+if TYPE_CHECKING:
+    from av.video.frame import VideoFrame
+
+Array = npt.NDArray[np.uint8]
+
+
+class Turn(NamedTuple):
+    """One of the eight ways to lay a picture on its grid: first swap axes, then flip.
+
+    Attributes:
+        swap: rows become columns.
+        flip_x: left and right change places.
+        flip_y: top and bottom change places.
+    """
+
+    swap: bool = False
+    flip_x: bool = False
+    flip_y: bool = False
+
+
+NO_TURN = Turn()
+
+
+def slot_planes(array: Array, format: str, width: int, height: int) -> list[Array]:
+    """The planes of a whole picture of the graph, as views.
+
+    Args:
+        array: uint8, contiguous, of shape `streamer.formats.picture_shape`.
+        format: one of `streamer.formats.FORMATS`.
+        width: pixels.
+        height: pixels.
+
+    Returns:
+        one array for each plane, of shape (h, w) or (h, w, channels).
+    """
+    if format not in YUV_FORMATS:
+        return [array]
+    flat, luma, half = array.reshape(-1), width * height, (height // 2, width // 2)
+    planes = [flat[:luma].reshape(height, width)]
+    if format == "nv12":
+        return [*planes, flat[luma:].reshape(*half, 2)]
+    quarter = luma // 4
+    return [
+        *planes,
+        flat[luma : luma + quarter].reshape(half),
+        flat[luma + quarter :].reshape(half),
+    ]
+
+
+_CHANNELS = {"rgb24": (3,), "bgr24": (3,), "rgba": (4,)}
+
+
+def av_planes(frame: VideoFrame) -> list[Array]:
+    """The planes of an FFmpeg frame as views, without the padding at the end of its lines.
+
+    Args:
+        frame: of one of the formats of the graph (`yuvj420p` counts as `yuv420p`).
+    """
+    views = []
+    for index, plane in enumerate(frame.planes):
+        channels = _CHANNELS.get(frame.format.name) or ((2,) if index else ())
+        if frame.format.name in ("yuv420p", "yuvj420p"):
+            channels = ()
+        # Lines may be stored bottom up; then the first one lies at the end of the buffer.
+        stride = abs(plane.line_size)
+        lines = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(plane.height, stride)
+        if plane.line_size < 0:
+            lines = lines[::-1]
+        size = plane.width * (channels[0] if channels else 1)
+        views.append(lines[:, :size].reshape(plane.height, plane.width, *channels))
+    return views
+
+
+def av_frame(array: Array, format: str) -> VideoFrame:
+    """An FFmpeg frame that shows a whole picture of the graph, without copying; only to be read.
+
+    Args:
+        array: uint8, contiguous, of shape `streamer.formats.picture_shape`.
+        format: one of `streamer.formats.FORMATS`.
+    """
+    from av.video.frame import VideoFrame
+
+    return VideoFrame.from_numpy_buffer(array, format=format)
+
+
+def lay(source: Array, target: Array, turn: Turn = NO_TURN) -> None:
+    """Copies a plane into another, turned.
+
+    Args:
+        source: uint8 of shape (h, w) or (h, w, channels).
+        target: uint8 of the same shape, with sides swapped if the turn swaps them.
+        turn: how the source is laid on the target.
+    """
+    if turn == NO_TURN:
+        np.copyto(target, source)
+        return
+    import cv2
+
+    code = {(True, False): 1, (False, True): 0, (True, True): -1}.get(turn[1:])
+    laid: object
+    if not turn.swap:
+        assert code is not None  # else it would be NO_TURN
+        laid = cv2.flip(source, code, target)
+    else:
+        laid = cv2.transpose(source, target)
+        if code is not None:
+            laid = cv2.flip(target, code, target)
+    if not (isinstance(laid, np.ndarray) and np.shares_memory(laid, target)):
+        raise AssertionError("OpenCV wrote to memory of its own instead of the target")
