@@ -151,8 +151,9 @@ def _touch(pixels: Any) -> int:
 
 
 def _copies(width: int, height: int) -> float:
-    """Copies of a picture between the sender's memory and the receiver's view: 0 if the receiver
-    sees what the sender writes after sending.
+    """Copies between the sender's memory and the receiver's view.
+
+    0 if the receiver sees what the sender writes after sending.
     """
     pipe, theirs = multiprocessing.Pipe()
     endpoint = f"ipc://{_folder()}/copies"
@@ -304,31 +305,31 @@ def _zeromq(
     buffers = [np.zeros(width * height * 3, np.uint8) for _ in range(WINDOW)]
     under_way = 0
 
-    def send(number: int) -> None:
+    def settle(most: int) -> None:
         nonlocal under_way
-        while under_way >= WINDOW:
+        while under_way > most:
             credits.recv()
             under_way -= 1
+
+    def send(number: int) -> None:
+        nonlocal under_way
+        settle(WINDOW - 1)
         buffer = buffers[number % WINDOW]
         if touch:
             buffer[:] = number % 256
         frames.send(time.monotonic_ns().to_bytes(8, sys.byteorder), zmq.SNDMORE)
-        frames.send(buffer, copy=False)
+        frames.send(buffer.data, copy=False)
         under_way += 1
 
     for number in range(WINDOW + 1):
         send(number)
-    while under_way:
-        credits.recv()
-        under_way -= 1
+    settle(0)
     begin = time.monotonic()
     count = 0
     for number in _paced(seconds, pace):
         send(number)
         count += 1
-    while under_way:
-        credits.recv()
-        under_way -= 1
+    settle(0)
     taken = time.monotonic() - begin
     frames.send(b"")
     process.join()
