@@ -44,7 +44,7 @@ def plan(graph: GraphDraft, name: str, report: Report) -> Plan | None:
     for node in (graph.nodes[item] for item in names):
         live[node.name] = live[node.inputs[0].node] if node.inputs else _is_live(node, count)
     links = _links(graph, names, live, count)
-    sound = _sound(graph, names, links, count)
+    sound = _sound(graph, names, links, live, count)
     if mistakes:
         return None
     points = kinds()
@@ -87,7 +87,11 @@ def _links(
 
 
 def _sound(
-    graph: GraphDraft, names: list[str], links: list[LinkPlan], report: Report
+    graph: GraphDraft,
+    names: list[str],
+    links: list[LinkPlan],
+    live: dict[str, bool],
+    report: Report,
 ) -> list[LinkPlan]:
     """Links beside the pictures: from the source that leads to each sink that can hold sound."""
     leader = {link.target: link.source for link in links if link.leading}
@@ -104,7 +108,8 @@ def _sound(
                 target=name,
                 input="audio",
                 media="audio",
-                queue="wait",
+                # A camera cannot wait for an output that is away: the oldest sound is left out.
+                queue="latest" if live[name] else "wait",
                 depth=AUDIO_DEPTH,
                 leading=False,
             )

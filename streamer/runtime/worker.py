@@ -191,7 +191,7 @@ class NodeThread:
 
     def _inlet(self, link: LinkPlan, node: Node[Any]) -> Inlet:
         assert self.feed is not None
-        window = link.depth if link.queue == "wait" else 1
+        window = 1 if link.queue == "latest" and link.media == "video" else link.depth
         if isinstance(node, Join):
             window += 1  # a join keeps one picture while it waits for the next
         inlet = Inlet(
