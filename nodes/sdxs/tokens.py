@@ -1,0 +1,30 @@
+"""The table of learnt style tokens, read without torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nodes.sdxs.bundle import STYLE, Bundle
+
+
+def read_tokens(bundle: Bundle) -> NDArray[np.float32]:
+    """float32 styles × tokens × width, one row for each of `bundle.styles`.
+
+    Raises:
+        FileNotFoundError: The file is missing.
+        ValueError: The table does not fit the vocabulary.
+    """
+    from safetensors import safe_open
+
+    opened: Any = safe_open(bundle.folder / STYLE, framework="numpy")
+    with opened as file:
+        table = np.asarray(file.get_tensor("tokens"), np.float32)
+    if table.ndim != 3 or len(table) != len(bundle.styles):
+        raise ValueError(
+            f"{bundle.folder / STYLE} holds tokens of shape {table.shape} "
+            f"for {len(bundle.styles)} styles"
+        )
+    return table
