@@ -1,0 +1,112 @@
+"""The training set: source pictures and what each operator makes of them, kept on disk as bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nodes.sdxs.styles import OPERATORS
+from nodes.sdxs.training.pictures import dead_leaves, photograph_crop, photographs
+
+BLOCK = 100
+"""Pictures made from one random seed, so that the set does not depend on the number of workers."""
+
+
+def prepare(
+    folder: Path,
+    *,
+    styles: Sequence[str],
+    count: int,
+    size: int,
+    photo_share: float,
+    workers: int,
+) -> NDArray[np.uint8]:
+    """Makes the set, or opens the one that is there.
+
+    Returns:
+        uint8 (count, 1 + styles, size, size, 3), mapped from disk: the source, then each style.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"set-{count}-{size}-{photo_share:g}-{'-'.join(styles)}.npy"
+    if not path.exists():
+        partial = path.with_suffix(".partial")
+        shape = (count, 1 + len(styles), size, size, 3)
+        kept = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
+        starts = range(0, count, BLOCK)
+        jobs = [
+            (start, min(BLOCK, count - start), tuple(styles), size, photo_share) for start in starts
+        ]
+        with get_context("spawn").Pool(workers) as pool:
+            for done, (start, block) in enumerate(pool.imap_unordered(_block, jobs), 1):
+                kept[start : start + len(block)] = block
+                print(f"pictures: block {done} of {len(jobs)}", flush=True)
+        kept.flush()
+        partial.rename(path)
+    mapped: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+    return mapped
+
+
+def _block(job: tuple[int, int, tuple[str, ...], int, float]) -> tuple[int, NDArray[np.uint8]]:
+    import cv2
+
+    cv2.setNumThreads(1)
+    start, count, styles, size, photo_share = job
+    rng = np.random.default_rng([2024, start])
+    photos = photographs()
+    rows = []
+    for _ in range(count):
+        if rng.random() < photo_share:
+            picture = photograph_crop(rng, photos, size=size)
+        else:
+            picture = dead_leaves(rng, size=size)
+            while picture.mean() < 30:
+                picture = dead_leaves(rng, size=size)
+        rows.append(np.stack([picture, *(OPERATORS[style](picture) for style in styles)]))
+    return start, np.stack(rows)
+
+
+class Batches:
+    """Random crops of random pictures in random styles; never mirrored, for oil has a lit side.
+
+    One batch is (source, target, style index): float32 NCHW of 0..1 twice, and int64 N.
+    """
+
+    def __init__(
+        self, pictures: NDArray[np.uint8], *, crop: int, batch: int, margin: int = 12
+    ) -> None:
+        self.pictures = pictures
+        self.crop = crop
+        self.batch = batch
+        # The operators mirror the picture at its border, where a crop's neighbours are unknown:
+        # border pixels are used, but seldom.
+        self.margin = margin
+
+    def draw(
+        self, rng: np.random.Generator
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+        """A fresh batch."""
+        count, kinds, size = self.pictures.shape[:3]
+        sources, targets, styles = [], [], []
+        for _ in range(self.batch):
+            style = int(rng.integers(1, kinds))
+            edge = 0 if rng.random() < 0.2 else self.margin
+            top, left = rng.integers(edge, size - self.crop - edge + 1, 2)
+            area = self.pictures[
+                int(rng.integers(count)),
+                [0, style],
+                top : top + self.crop,
+                left : left + self.crop,
+            ]
+            sources.append(area[0].transpose(2, 0, 1))
+            targets.append(area[1].transpose(2, 0, 1))
+            styles.append(style - 1)
+        scale = np.float32(1 / 255)
+        return (
+            np.stack(sources).astype(np.float32) * scale,
+            np.stack(targets).astype(np.float32) * scale,
+            np.asarray(styles, np.int64),
+        )
