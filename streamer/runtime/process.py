@@ -43,7 +43,7 @@ class WorkerProcess:
         os.set_blocking(self.output, False)  # the worker's end stays blocking
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "streamer.runtime.worker"],
+                [sys.executable, "-m", "streamer.runtime.worker", name],  # named for ps
                 stdin=subprocess.PIPE,
                 stdout=writing,
                 stderr=writing,
