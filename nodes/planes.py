@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from nodes.colour import RGB, Colour, sws_range, sws_space
 from streamer.formats import YUV_FORMATS
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
+    from av.video.reformatter import VideoReformatter
 
 Array = npt.NDArray[np.uint8]
 
@@ -122,3 +124,43 @@ def lay(source: Array, target: Array, turn: Turn = NO_TURN) -> None:
             laid = cv2.flip(target, code, target)
     if not (isinstance(laid, np.ndarray) and np.shares_memory(laid, target)):
         raise AssertionError("OpenCV wrote to memory of its own instead of the target")
+
+
+def reformat(
+    reformatter: VideoReformatter,
+    picture: VideoFrame,
+    format: str,
+    size: tuple[int, int],
+    *,
+    source: Colour,
+    target: Colour,
+    flags: int,
+) -> VideoFrame:
+    """A picture of another size and format, with the right matrix and range at both ends.
+
+    Args:
+        reformatter: kept from picture to picture, since it is costly to set up.
+        picture: FFmpeg's frame; returned as it is where nothing is to be done.
+        format: one of `streamer.formats.FORMATS`.
+        size: width and height in pixels.
+        source: what the picture's samples mean.
+        target: what they shall mean; RGB for all but YUV.
+        flags: swscale's, how to scale and how exactly.
+    """
+    before = sws_space(source)
+    if format == "gray":
+        # swscale would weight colours anew, by BT.601; luminance is to stay what it is.
+        before = sws_space(RGB)
+    return reformatter.reformat(
+        picture,
+        width=size[0],
+        height=size[1],
+        format=format,
+        src_colorspace=before,
+        dst_colorspace=before if target == RGB else sws_space(target),
+        src_color_range=sws_range(source),
+        dst_color_range=sws_range(target),
+        interpolation=flags,
+        # A picture of the usual sizes takes a millisecond; threads would cost others more.
+        threads=1,
+    )

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from nodes.colour import RGB, Colour, guess_space, read_colour, sws_range, sws_space
-from nodes.planes import NO_TURN, Turn, av_planes, lay, slot_planes
+from nodes.colour import RGB, Colour, guess_space, read_colour
+from nodes.planes import NO_TURN, Turn, av_planes, lay, reformat, slot_planes
 from streamer import Context, Frame, ParameterError, SourceError
 from streamer.formats import MAX_SIDE, YUV_FORMATS
 
@@ -122,18 +122,14 @@ class Renderer:
                 frame.format == "gray" and not colour.full
             )
         ):
-            picture = self._reformatter.reformat(
+            picture = reformat(
+                self._reformatter,
                 picture,
-                width=width,
-                height=height,
-                format=frame.format,
-                src_colorspace=sws_space(colour),
-                # With one matrix at both ends gray is luminance, not a new weighting of colours.
-                dst_colorspace=sws_space(colour if target == RGB else target),
-                src_color_range=sws_range(colour),
-                dst_color_range=sws_range(target),
-                interpolation=_FINE if resized else Interpolation.BILINEAR,
-                threads=1,
+                frame.format,
+                (width, height),
+                source=colour,
+                target=target,
+                flags=_FINE if resized else Interpolation.BILINEAR,
             )
         slot = slot_planes(frame.numpy(), frame.format, frame.width, frame.height)
         for source, plane in zip(av_planes(picture), slot, strict=True):

@@ -15,7 +15,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from nodes.colour import RGB, Colour, guess_space, sws_range, sws_space
-from nodes.planes import NO_TURN, Array, Turn, av_frame, av_planes, lay, slot_planes
+from nodes.planes import NO_TURN, Array, Turn, av_frame, av_planes, lay, reformat, slot_planes
 from nodes.preprocess.geometry import Layout, layout
 from nodes.sizes import Rect, parse_colour, parse_rect, parse_size
 from streamer import Context, Frame, FrameError, NodeError, ParameterError
@@ -168,13 +168,14 @@ class Shaper:
                 lay(part(one, rect, (frame.width, frame.height)), plane)
             return self._converted(cut, plan, format, source, target)
         # Chroma cannot be cut at an odd pixel: colours first, for the whole picture.
-        whole = self._reformatter.reformat(
+        whole = reformat(
+            self._reformatter,
             picture,
-            format="rgb24",
-            src_colorspace=sws_space(source),
-            src_color_range=sws_range(source),
-            dst_color_range=sws_range(RGB),
-            threads=1,
+            "rgb24",
+            (frame.width, frame.height),
+            source=source,
+            target=RGB,
+            flags=Interpolation.BILINEAR,
         )
         rgb = np.ascontiguousarray(cut_out(av_planes(whole)[0], rect))
         scaled = scale(rgb, plan.target.width, plan.target.height)
@@ -187,18 +188,14 @@ class Shaper:
         smaller = width <= picture.width and height <= picture.height
         same = (width, height) == (picture.width, picture.height)
         flags = Interpolation.BILINEAR if same else _DOWN if smaller else _UP
-        return self._reformatter.reformat(
+        return reformat(
+            self._reformatter,
             picture,
-            width=width,
-            height=height,
-            format=format,
-            src_colorspace=sws_space(source),
-            # With one matrix at both ends gray is luminance, not a new weighting of colours.
-            dst_colorspace=sws_space(source if target == RGB else target),
-            src_color_range=sws_range(source),
-            dst_color_range=sws_range(target),
-            interpolation=flags,
-            threads=1,
+            format,
+            (width, height),
+            source=source,
+            target=target,
+            flags=flags,
         )
 
     def _from_rgb(self, frame: Frame, plan: Layout, format: str, target: Array | None) -> Array:
