@@ -1,0 +1,174 @@
+"""Bad input: one clear message that names the node and the reason, and the right exit status."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, leftovers
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+QUICKSTART = ROOT / "configs/quickstart.yaml"
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(tmp_path: Path) -> object:
+    before = leftovers()
+    yield
+    assert leftovers() == before
+
+
+def one_message(done: subprocess.CompletedProcess[str], status: int, *parts: str) -> str:
+    """The only error message of a failed command; asserts its status and what it says."""
+    assert done.returncode == status, done.stderr
+    errors = [line for line in done.stderr.splitlines() if "error" in line]
+    assert len(errors) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    for part in parts:
+        assert part in done.stderr, done.stderr
+    return errors[0]
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (None, "there is no"),
+        ("folder", "directory"),
+        (b"", "empty"),
+        (b"This is a letter to my aunt.\n" * 40, "in.mp4"),
+    ],
+    ids=["missing", "folder", "empty", "text"],
+)
+def test_sources_that_are_no_video(streamer: Run, tmp_path: Path, make: object, said: str) -> None:
+    path = tmp_path / "in.mp4"
+    if make == "folder":
+        path.mkdir()
+    elif isinstance(make, bytes):
+        path.write_bytes(make)
+    error = one_message(streamer("style", path, "out.mp4"), 1, "source:", "in.mp4")
+    assert said in error.lower() or said in error
+
+
+def test_a_truncated_file_plays_up_to_its_end(streamer: Run, clip: Path, tmp_path: Path) -> None:
+    # Frames first, index last: an mp4 that was cut off has no index and cannot be read at all.
+    part = tmp_path / "cut.mkv"
+    remux = ["ffmpeg", "-v", "error", "-i", str(clip), "-c", "copy", str(tmp_path / "whole.mkv")]
+    subprocess.run(remux, check=True, stdin=subprocess.DEVNULL)
+    whole = (tmp_path / "whole.mkv").read_bytes()
+    part.write_bytes(whole[: len(whole) // 2])
+    done = streamer("style", part, "out.mp4")
+    assert done.returncode == 0, done.stderr
+    assert "cut off" in done.stderr
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
+    one_message(streamer("style", cut, "out2.mp4"), 1, "source:", "cut.mp4")
+
+
+def test_an_unreachable_host(streamer: Run) -> None:
+    done = streamer("style", "rtsp://anna:secret@127.0.0.1:9/camera", "out.mp4")
+    error = one_message(done, 1, "source:", "refused")
+    assert "secret" not in done.stderr
+    assert "127.0.0.1:9" in error
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ("nowhere/out.mp4", "nowhere"),
+        ("folder", "folder"),
+        ("out.xyz", "xyz"),
+    ],
+)
+def test_outputs_that_cannot_be(
+    streamer: Run, clip: Path, tmp_path: Path, output: str, said: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    done = streamer("style", clip, output)
+    assert done.returncode in (1, 2)
+    one_message(done, done.returncode, "sink", said)
+
+
+def test_a_full_disk(streamer: Run, clip: Path, tmp_path: Path) -> None:
+    error = one_message(
+        streamer("style", clip, "out.mp4", preexec_fn=_small_files), 1, "sink:", "out.mp4"
+    )
+    assert "large" in error or "space" in error or "full" in error
+
+
+def _small_files() -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("prepare.size=0x0", "0x0"),
+        ("prepare.size=100000x100000", "100000x100000"),
+        ("source.fps=-1", "-1"),
+        ("style.prompt=crayon", "pencil"),
+        ("style.promt=ink", "prompt"),
+        ("style.seed=abc", "abc"),
+        ("stile.prompt=ink", "style"),
+        ("sink.codec=h265000", "h265000"),
+    ],
+)
+def test_parameters_that_are_wrong(streamer: Run, tmp_path: Path, setting: str, said: str) -> None:
+    done = streamer(
+        "run", QUICKSTART, "--set", f"sink.url={tmp_path / 'out.mp4'}", "--set", setting
+    )
+    one_message(done, 2, said)
+
+
+def test_all_mistakes_of_a_graph_come_at_once(streamer: Run, tmp_path: Path) -> None:
+    graph = tmp_path / "bad.yaml"
+    graph.write_text(
+        "version: 1\n"
+        "nodes:\n"
+        "  a: {uses: decoder, with: {url: 'demo:', fsp: 3}}\n"
+        "  b: {uses: preproces, from: a}\n"
+        "  c: {uses: preprocess, from: d}\n"
+        "  d: {uses: preprocess, from: c}\n"
+        "  'e f': {uses: encoder, from: b, with: {url: out.mp4}}\n"
+    )
+    done = streamer("check", graph)
+    assert done.returncode == 2
+    for place in ("bad.yaml:3:", "bad.yaml:4:", "bad.yaml:5:", "bad.yaml:7:"):
+        assert place in done.stderr, done.stderr
+    assert "did you mean" in done.stderr.lower()
+    assert "cycle" in done.stderr.lower()
+
+
+def test_a_yaml_bomb_is_refused(streamer: Run, tmp_path: Path) -> None:
+    lines = ["version: 1", "a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]
+    graph = tmp_path / "bomb.yaml"
+    graph.write_text("\n".join(lines))
+    one_message(streamer("check", graph), 2, "bomb.yaml")
+
+
+def test_one_bad_output_closes_the_others_properly(
+    streamer: Run, clip: Path, tmp_path: Path
+) -> None:
+    graph = tmp_path / "two.yaml"
+    graph.write_text(
+        "version: 1\n"
+        "nodes:\n"
+        f"  source: {{uses: decoder, with: {{url: '{clip}'}}}}\n"
+        "  good: {uses: encoder, from: source, with: {url: good.mp4}}\n"
+        "  bad: {uses: encoder, from: source, with: {url: /dev/full, muxer_options: {f: mpegts}}}\n"
+    )
+    done = streamer("run", graph, "--report", "r.json")
+    if done.returncode == 2:
+        pytest.fail(done.stderr)
+    assert done.returncode == 1, done.stderr
+    assert "bad:" in done.stderr
+    if os.path.exists(tmp_path / "good.mp4"):
+        import av
+
+        with av.open(str(tmp_path / "good.mp4")) as container:
+            assert sum(1 for _ in container.decode(video=0)) > 0

@@ -1,0 +1,121 @@
+"""Processes that die, and runs that are interrupted: the stream goes on, and nothing is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import pytest
+from conftest import ROOT, alive, frames_of, leftovers, make_clip, read_report, wait_for, workers_of
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture(scope="session")
+def long_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("long") / "clip.mp4"
+    make_clip(path, frames=600)
+    return path
+
+
+def live(start: Start, clip: Path, tmp_path: Path, *more: object) -> subprocess.Popen[str]:
+    """The quickstart graph on a file that plays at its own speed, as a camera does."""
+    out, report = tmp_path / "out.mkv", tmp_path / "r.json"
+    return start(
+        "run",
+        ROOT / "configs/quickstart.yaml",
+        *("--set", f"source.url={clip}", "--set", "source.realtime=true"),
+        *("--set", f"sink.url={out}", "--report", report, *more),
+    )
+
+
+def growing(path: Path, beyond: int = 0) -> Callable[[], bool]:
+    return lambda: path.exists() and path.stat().st_size > beyond
+
+
+@pytest.mark.parametrize("victim", ["source", "prepare", "style", "sink"])
+def test_a_killed_worker_does_not_end_a_live_stream(
+    started: Start, long_clip: Path, tmp_path: Path, victim: str
+) -> None:
+    before = leftovers()
+    run = live(started, long_clip, tmp_path, "--duration", 8)
+    wait_for(growing(tmp_path / "out.mkv", 2000))
+    workers = workers_of(run.pid)
+    os.kill(workers[victim], signal.SIGKILL)
+    output, _ = run.communicate(timeout=60)
+    assert run.returncode == 0, output
+    assert f"{victim} was killed by SIGKILL; starting it again" in output
+    report = read_report(tmp_path / "r.json")
+    assert report["nodes"][victim]["restarts"] == 1
+    # Whole seconds of the stream came after the kill, whose file parts both play.
+    assert report["sinks"]["sink"]["delivered"] > 60
+    parts = sorted(tmp_path.glob("out*.mkv"))
+    assert len(parts) == (2 if victim == "sink" else 1)
+    assert all(frames_of(part) for part in parts)
+    assert not [pid for pid in workers.values() if alive(pid)]
+    assert leftovers() == before
+
+
+def test_ctrl_c_finishes_what_is_under_way(started: Start, long_clip: Path, tmp_path: Path) -> None:
+    before = leftovers()
+    run = started("style", long_clip, "out.mp4", "--report", "r.json")
+    wait_for(growing(tmp_path / "out.mp4", 2000))
+    workers = workers_of(run.pid)
+    os.killpg(run.pid, signal.SIGINT)  # as a terminal does: to all of the group
+    output, _ = run.communicate(timeout=60)
+    assert run.returncode == 0, output
+    sink = read_report(tmp_path / "r.json")["sinks"]["sink"]
+    assert 0 < sink["captured"] < 600
+    assert sink["delivered"] == sink["captured"]
+    assert len(frames_of(tmp_path / "out.mp4")) == sink["delivered"]
+    assert not [pid for pid in workers.values() if alive(pid)]
+    assert leftovers() == before
+
+
+def test_a_second_ctrl_c_stops_at_once(started: Start, long_clip: Path, tmp_path: Path) -> None:
+    run = started("style", long_clip, "out.mp4", "--report", "r.json")
+    wait_for(growing(tmp_path / "out.mp4", 2000))
+    workers = workers_of(run.pid)
+    run.send_signal(signal.SIGTERM)
+    run.send_signal(signal.SIGINT)
+    output, _ = run.communicate(timeout=60)
+    assert run.returncode == 0, output
+    read_report(tmp_path / "r.json")
+    assert not [pid for pid in workers.values() if alive(pid)]
+
+
+def test_workers_of_a_killed_supervisor_close_the_file_and_end(
+    started: Start, long_clip: Path, tmp_path: Path
+) -> None:
+    run = live(started, long_clip, tmp_path)
+    wait_for(growing(tmp_path / "out.mkv", 2000))
+    workers = workers_of(run.pid)
+    run.kill()
+    run.wait()
+    wait_for(lambda: not [pid for pid in workers.values() if alive(pid)])
+    assert frames_of(tmp_path / "out.mkv")
+
+
+def test_a_recording_cut_off_by_sigkill_still_plays(
+    started: Start, long_clip: Path, tmp_path: Path
+) -> None:
+    run = started(
+        "run",
+        ROOT / "configs/quickstart.yaml",
+        *("--set", f"source.url={long_clip}", "--set", "source.realtime=true"),
+        *("--set", f"sink.url={tmp_path / 'out.mp4'}"),
+    )
+    wait_for(growing(tmp_path / "out.mp4", 60_000))
+    pids = [run.pid, *workers_of(run.pid).values()]
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    run.wait()
+    wait_for(lambda: not [pid for pid in pids if alive(pid)])
+    pictures = frames_of(tmp_path / "out.mp4")
+    assert len(pictures) > 20
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert container.streams.video[0].codec_context.name == "h264"
