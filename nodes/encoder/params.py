@@ -1,0 +1,106 @@
+"""Parameters of the encoder."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from nodes.encoder.outputs import OutputError, parse
+from streamer import Params
+
+_BITRATE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kKmM]?)")
+_UNITS = {"": 1, "k": 1_000, "m": 1_000_000}
+_LEAST_BITRATE, _MOST_BITRATE = 1_000, 1_000_000_000
+
+
+def bits_per_second(text: str) -> int:
+    """Bits per second of `4M`, `800k` or `4000000`.
+
+    Raises:
+        ValueError: it is no such number, or outside of 1k to 1000M.
+    """
+    match = _BITRATE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"a bit rate is written like 4M, 800k or 4000000, not {text!r}")
+    bits = round(float(match["number"]) * _UNITS[match["unit"].lower()])
+    if not _LEAST_BITRATE <= bits <= _MOST_BITRATE:
+        raise ValueError(f"a bit rate is 1k to 1000M bits a second, not {text!r}")
+    return bits
+
+
+class EncoderParams(Params):
+    """Parameters of the encoder."""
+
+    url: str
+    """Where to: a file (.mp4 .mov .mkv .webm .ts), images (out/%04d.png), udp://host:port,
+    rtmp://, rtsp://, http(s)://, a virtual camera (/dev/video9), or null: to encode nothing"""
+
+    codec: str = "auto"
+    """FFmpeg's name of the video encoder, or auto: what the output wants and the machine has"""
+
+    quality: float | None = Field(default=None, ge=0, le=63)
+    """Constant quality in the codec's own scale, lower is better (x264: 18 to 28); by default one
+    that suits the codec; not together with bitrate"""
+
+    bitrate: str | None = Field(default=None, json_schema_extra={"unit": "bit/s"})
+    """Bit rate to keep to, such as 4M or 800k, instead of constant quality"""
+
+    preset: str | None = None
+    """The codec's own trade of speed for size (x264: ultrafast to veryslow)"""
+
+    options: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    """Further options of the codec by FFmpeg's names; they win over all others"""
+
+    muxer_options: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    """Further options of the container or protocol by FFmpeg's names; they win over all others"""
+
+    keyframe_interval: Annotated[float, Field(gt=0, le=60)] | None = Field(
+        default=None, json_schema_extra={"unit": "s"}
+    )
+    """Most time between two keyframes; by default 1 for live outputs and 2 for files"""
+
+    fps: Annotated[float, Field(gt=0, le=1000)] | None = Field(
+        default=None, json_schema_extra={"unit": "Hz"}
+    )
+    """Frame rate to announce; pictures keep their own times whatever it is"""
+
+    audio: Literal["auto", "none"] = "auto"
+    """Whether sound of the source is carried through where the output can hold it"""
+
+    overwrite: bool = True
+    """Whether a file that exists already is replaced; otherwise it is an error"""
+
+    @field_validator("url")
+    @classmethod
+    def _known_output(cls, url: str) -> str:
+        try:
+            parse(url)
+        except OutputError as error:
+            raise ValueError(str(error)) from None
+        return url
+
+    @field_validator("bitrate")
+    @classmethod
+    def _bitrate_is_a_number(cls, text: str | None) -> str | None:
+        if text is not None:
+            bits_per_second(text)
+        return text
+
+    @model_validator(mode="after")
+    def _one_rate_control(self) -> Self:
+        if self.quality is not None and self.bitrate is not None:
+            raise ValueError("quality and bitrate exclude each other: give one of them")
+        return self
+
+    @property
+    def rate(self) -> Fraction | None:
+        """`fps` as a fraction (29.97 means 30000/1001), None where it is not given."""
+        if self.fps is None:
+            return None
+        near = Fraction(round(self.fps * 1.001)) / Fraction("1.001")
+        if abs(near - Fraction(self.fps)) < Fraction(1, 200) and self.fps != round(self.fps):
+            return near
+        return Fraction(self.fps).limit_denominator(1001)

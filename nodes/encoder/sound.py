@@ -1,0 +1,298 @@
+"""Sound of the source in the output: copied unchanged where the container allows, else encoded."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+
+import av
+import numpy as np
+from av.audio.fifo import AudioFifo
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from av.codec.codec import UnknownCodecError
+from av.error import FFmpegError
+
+from nodes.encoder.adts import strip_adts
+from nodes.encoder.outputs import Container
+from streamer import AudioFormat, Packet, SinkError
+
+if TYPE_CHECKING:
+    from av.audio.codeccontext import AudioCodecContext
+    from av.audio.stream import AudioStream
+    from av.container.output import OutputContainer
+
+TOLERANCE: Final = Fraction(20, 1000)
+"""Seconds by which sound may be off before silence is put in or samples are taken out."""
+
+_LONGEST_SILENCE: Final = 30  # seconds; a longer gap is a clock that jumped
+_LAYOUTS: Final = {1: "mono", 2: "stereo", 3: "2.1", 4: "quad", 5: "5.0", 6: "5.1", 8: "7.1"}
+_ENCODED_LAYOUTS: Final = ("mono", "stereo", "5.1")
+_BITS_PER_CHANNEL: Final = 80_000
+_AAC_RATES: Final = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 88200, 96000)
+
+
+class Sound(Protocol):
+    """One stream of sound in an output."""
+
+    def packets(self, packet: Packet, at: Fraction) -> Iterator[av.Packet[Any]]:
+        """Packets to mux for one packet of the source that is heard from `at` seconds on."""
+        ...
+
+    def flush(self) -> Iterator[av.Packet[Any]]:
+        """Packets that were held back."""
+        ...
+
+
+def add_sound(
+    output: OutputContainer,
+    audio: AudioFormat,
+    container: Container,
+    *,
+    first: Packet | None,
+    log: logging.Logger,
+) -> Sound | None:
+    """Adds a stream of sound to an output whose header is not written yet.
+
+    Args:
+        output: where to.
+        audio: format of the source.
+        container: what the output can hold.
+        first: first packet of the sound if it is known; AAC in ADTS frames shows only there.
+        log: for what a listener should know.
+
+    Returns:
+        None if this sound cannot be decoded here and is left out.
+
+    Raises:
+        SinkError: the encoder of the container's sound does not open.
+    """
+    codec = _canonical(audio.codec)
+    extradata = audio.extradata
+    if codec == "aac" and not extradata and first is not None:
+        described = strip_adts(first.data)
+        extradata = described.config if described is not None else b""
+    describable = bool(extradata) or codec not in ("aac", "vorbis", "flac", "opus", "alac")
+    if codec in container.copies and describable and _encoder_of(codec) is not None:
+        return _Copied(output, codec, audio, extradata)
+    try:
+        decoder = _decoder(codec, audio)
+    except (UnknownCodecError, FFmpegError, ValueError) as error:
+        log.warning("the sound (%s) cannot be decoded here and is left out: %s", codec, error)
+        return None
+    assert container.sound is not None
+    log.info("the sound (%s) is encoded anew as %s", codec, container.sound.removeprefix("lib"))
+    return _Encoded(output, decoder, container.sound, audio, log)
+
+
+def _canonical(name: str) -> str:
+    """The codec's own name, of a name of a decoder such as `mp3float`."""
+    try:
+        return av.Codec(name, "r").canonical_name
+    except UnknownCodecError:
+        return name
+
+
+def _encoder_of(codec: str) -> str | None:
+    for name in (f"lib{codec}", "libmp3lame" if codec == "mp3" else codec):
+        try:
+            av.Codec(name, "w")
+        except UnknownCodecError:
+            continue
+        return name
+    return None
+
+
+def layout_name(layout: str) -> str:
+    """A layout that has a name: `2 channels` is taken for stereo."""
+    named = av.AudioLayout(layout)
+    return _LAYOUTS.get(named.nb_channels, named.name) if "channels" in layout else named.name
+
+
+class _Copied:
+    """The source's packets, unchanged."""
+
+    def __init__(
+        self, output: OutputContainer, codec: str, audio: AudioFormat, extradata: bytes
+    ) -> None:
+        # PyAV describes a stream that it does not encode by that of another container only.
+        encoder = _encoder_of(codec)
+        assert encoder is not None
+        with av.open(os.devnull, "w", format="matroska") as scratch:
+            template = cast("AudioStream", scratch.add_stream(encoder, rate=audio.sample_rate))
+            self._stream = output.add_stream_from_template(template, opaque=True)
+        context = self._stream.codec_context
+        context.sample_rate = audio.sample_rate
+        context.layout = layout_name(audio.layout)
+        context.extradata = extradata or None
+        context.time_base = Fraction(1, audio.sample_rate)
+        self._stream.time_base = context.time_base
+        self._rate = audio.sample_rate
+        self._last: int | None = None
+        self._framed = codec == "aac" and not audio.extradata
+
+    def packets(self, packet: Packet, at: Fraction) -> Iterator[av.Packet[Any]]:
+        data = packet.data
+        if self._framed and (described := strip_adts(data)) is not None:
+            data = described.frame
+        made = av.Packet(data)
+        pts = round(at * self._rate)
+        if self._last is not None and pts <= self._last:
+            pts = self._last + 1
+        self._last = pts
+        made.time_base = Fraction(1, self._rate)
+        made.pts = made.dts = pts
+        made.duration = round(packet.duration * packet.time_base * self._rate)
+        made.is_keyframe = True
+        made.stream = self._stream
+        yield made
+
+    def flush(self) -> Iterator[av.Packet[Any]]:
+        yield from ()
+
+
+def _decoder(codec: str, audio: AudioFormat) -> AudioCodecContext:
+    if av.Codec(codec, "r").type != "audio":
+        raise ValueError(f"{codec} is no codec of sound")
+    decoder = cast("AudioCodecContext", av.CodecContext.create(codec, "r"))
+    decoder.sample_rate = audio.sample_rate
+    decoder.layout = layout_name(audio.layout)
+    if audio.extradata:
+        decoder.extradata = audio.extradata
+    decoder.open()
+    return decoder
+
+
+class _Encoded:
+    """The source's sound decoded, resampled and encoded, kept in step with the clock."""
+
+    def __init__(
+        self,
+        output: OutputContainer,
+        decoder: AudioCodecContext,
+        encoder: str,
+        audio: AudioFormat,
+        log: logging.Logger,
+    ) -> None:
+        self._decoder = decoder
+        self._log = log
+        rate = 48000
+        if encoder == "aac" and audio.sample_rate in _AAC_RATES:
+            rate = audio.sample_rate
+        layout = layout_name(audio.layout)
+        if layout not in _ENCODED_LAYOUTS:
+            layout = "stereo"
+        self._stream = cast("AudioStream", output.add_stream(encoder, rate=rate))
+        self._encoder = self._stream.codec_context
+        self._encoder.layout = layout
+        self._encoder.bit_rate = _BITS_PER_CHANNEL * av.AudioLayout(layout).nb_channels
+        self._encoder.time_base = Fraction(1, rate)
+        try:
+            self._encoder.open()
+        except FFmpegError as error:
+            raise SinkError(f"the encoder of sound {encoder} does not open: {error}") from error
+        self._rate, self._layout = rate, layout
+        self._format = self._encoder.format.name
+        self._resampler = AudioResampler(self._format, layout, rate)
+        self._fifo = AudioFifo()
+        self._written: int | None = None  # next sample to go into the fifo, on the output's clock
+        self._read = 0
+        self._broken = 0
+
+    def packets(self, packet: Packet, at: Fraction) -> Iterator[av.Packet[Any]]:
+        coded = av.Packet(packet.data)
+        coded.pts = coded.dts = round(at * self._decoder.sample_rate)
+        coded.time_base = Fraction(1, self._decoder.sample_rate)
+        try:
+            frames = self._decoder.decode(coded)
+        except FFmpegError:
+            # The gap is filled with silence when the next packet comes.
+            self._broken += 1
+            if self._broken == 1:
+                self._log.warning("a packet of sound is corrupt; silence is heard instead")
+            return
+        for frame in frames:
+            start = at if frame.pts is None else frame.pts * coded.time_base
+            at = start + Fraction(frame.samples, frame.sample_rate)
+            yield from self._encode_frame(frame, start)
+
+    def _encode_frame(self, frame: AudioFrame, start: Fraction) -> Iterator[av.Packet[Any]]:
+        frame.pts = None
+        for made in self._resampler.resample(frame):
+            self._queue(made, start)
+            start += Fraction(made.samples, self._rate)
+        yield from self._drain(partial=False)
+
+    def _queue(self, frame: AudioFrame, start: Fraction) -> None:
+        """Appends samples where the clock wants them: after silence, or shortened."""
+        at = round(start * self._rate)
+        due = self._written if self._written is not None else max(at, 0)
+        if self._written is None:
+            self._read = self._written = due
+        missing = at - due
+        if abs(missing) <= TOLERANCE * self._rate:
+            # Keep the samples whole: rounding and the resampler's delay are no gaps. Before the
+            # start there is no output to hold them.
+            skip = -missing if at < 0 else 0
+        else:
+            skip = max(0, -missing)
+            if 0 < missing <= _LONGEST_SILENCE * self._rate:
+                self._append(self._silence(missing))
+        if skip >= frame.samples:
+            return
+        self._append(frame if skip == 0 else self._tail(frame, skip))
+
+    def _append(self, frame: AudioFrame) -> None:
+        assert self._written is not None
+        frame.pts = None
+        self._fifo.write(frame)
+        self._written += frame.samples
+
+    def _silence(self, samples: int) -> AudioFrame:
+        frame = AudioFrame(format=self._format, layout=self._layout, samples=samples)
+        for plane in frame.planes:
+            plane.update(bytes(plane.buffer_size))
+        frame.sample_rate = self._rate
+        return frame
+
+    def _tail(self, frame: AudioFrame, skip: int) -> AudioFrame:
+        array: Any = frame.to_ndarray()
+        channels = frame.layout.nb_channels
+        offset = skip if frame.format.is_planar else skip * channels
+        tail = AudioFrame.from_ndarray(
+            np.ascontiguousarray(array[:, offset:]), self._format, self._layout
+        )
+        tail.sample_rate = self._rate
+        return tail
+
+    def _drain(self, *, partial: bool) -> Iterator[av.Packet[Any]]:
+        size = self._encoder.frame_size or 1024
+        while self._written is not None:
+            frame = self._fifo.read(size, partial=partial)
+            if frame is None:
+                return
+            frame.pts, frame.time_base = self._read, Fraction(1, self._rate)
+            self._read += frame.samples
+            yield from self._stamped(self._encoder.encode(frame))
+
+    def flush(self) -> Iterator[av.Packet[Any]]:
+        try:
+            for frame in self._decoder.decode(None):
+                for made in self._resampler.resample(frame):
+                    if self._written is not None:
+                        self._append(made)
+        except FFmpegError:
+            self._broken += 1
+        for made in self._resampler.resample(None):
+            if self._written is not None:
+                self._append(made)
+        yield from self._drain(partial=True)
+        yield from self._stamped(self._encoder.encode(None))
+
+    def _stamped(self, packets: list[av.Packet[Any]]) -> Iterator[av.Packet[Any]]:
+        for packet in packets:
+            packet.stream = self._stream
+            yield packet
