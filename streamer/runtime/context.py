@@ -54,6 +54,8 @@ class RuntimeContext:
         self.wants_audio = node.wants_audio
         self.withheld = False
         """whether the node itself has counted the frame that it is processing as dropped"""
+        self.waited_ns = 0
+        """how long the node has waited for slots since its last picture"""
         self._source = node.role == "source"
         self._board = board
         self._outlet = outlet
@@ -85,9 +87,11 @@ class RuntimeContext:
             time_base=time_base,
             capture_ns=capture_ns,
         )
+        began = time.monotonic_ns()
         slot = self._outlet.allocate(
             picture_bytes(format, width, height), cancelled=self._aborted.is_set
         )
+        self.waited_ns += time.monotonic_ns() - began
         if slot is None:
             raise CancelledRun
         return OutputFrame(header, self._outlet, slot)

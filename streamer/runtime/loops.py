@@ -71,6 +71,8 @@ class Loop:
         """Publishes what a node has returned for a frame, or counts why it returned nothing."""
         board, context = self.board, self.context
         withheld, context.withheld = context.withheld, False
+        # Waiting for the next node is no work of this one.
+        waited, context.waited_ns = context.waited_ns, 0
         if result is None:
             if not withheld:
                 board.dropped[Drop.FILTERED].add()
@@ -82,7 +84,7 @@ class Loop:
             out = self._copied(result, like)
         now = time.monotonic_ns()
         out.header.trace.append(Hop(context.name, received, started, now))
-        board.process.add_ns(now - started)
+        board.process.add_ns(max(0, now - started - waited))
         board.emitted.add()
         if not board.first_ns.value:
             board.first_ns.set(now)

@@ -35,7 +35,7 @@ def one_message(done: subprocess.CompletedProcess[str], status: int, *parts: str
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (None, "there is no"),
+        (None, "does not exist"),
         ("folder", "directory"),
         (b"", "empty"),
         (b"This is a letter to my aunt.\n" * 40, "in.mp4"),
