@@ -34,17 +34,23 @@ def convert(
         count: told of every picture that is left out.
     """
     held: Shot | None = None
+    shown = False
     for shot in shots:
         if isinstance(shot, Packet):
             yield shot
             continue
         if held is not None:
-            yield from _ticks(held, shot.time, rate, count)
+            for tick in _ticks(held, shot.time, rate, count):
+                shown = True
+                yield tick
         held = shot
-    if held is not None:
-        # The last picture is shown for as long as it says, and on one tick at least.
-        end = held.time + held.duration * held.time_base
-        yield from _ticks(held, max(end, held.time + 1 / rate), rate, count)
+    if held is None:
+        return
+    end = held.time + (held.duration * held.time_base or 1 / rate)
+    if not shown:
+        # However short, a source shows something.
+        end = max(end, held.time + 1 / rate)
+    yield from _ticks(held, end, rate, count)
 
 
 def _ticks(shot: Shot, end: Fraction, rate: Fraction, count: Count) -> Iterator[Shot]:

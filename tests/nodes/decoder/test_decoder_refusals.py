@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+import http.server
+import os
+import socket
+import threading
+
+import pytest
+from pydantic import ValidationError
+
+from nodes.decoder import Decoder
+from streamer import SourceError
+from streamer.testing import SoloContext, solo
+
+
+def refused(url, **params):
+    with pytest.raises(SourceError) as caught:
+        solo(Decoder, url=str(url), **params).close()
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "Errno" not in message
+    return caught.value, message
+
+
+def test_a_missing_file_names_the_nearest_one(clip):
+    path = clip("holiday.mp4", count=1)
+    error, message = refused(path.with_name("holidy.mp4"))
+    assert message == f"{path.with_name('holidy.mp4')} does not exist; did you mean {path}?"
+    assert not error.retry
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("empty.mp4", b"", "is empty (0 bytes)"),
+        ("text.mp4", b"hello, this is a letter\n" * 40, "is a text file, not a video"),
+        ("text.txt", b"hello, this is a letter\n" * 40, "is a text file, not a video"),
+        ("noise.mp4", bytes(range(256)) * 64, "holds no video or picture that is understood"),
+    ],
+)
+def test_files_that_are_no_videos(tmp_path, name, content, expected):
+    path = tmp_path / name
+    path.write_bytes(content)
+    assert refused(path)[1] == f"{path} {expected}"
+
+
+def test_a_folder(tmp_path):
+    expected = f"{tmp_path} is a folder; name a file in it, or its pictures as {tmp_path}/*.png"
+    assert refused(tmp_path)[1] == expected
+
+
+def test_a_part_of_the_path_that_is_a_file(clip):
+    path = clip("clip.mp4", count=1)
+    assert "a part of its path is no folder" in refused(path / "clip.mp4")[1]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read(clip):
+    path = clip("secret.mp4", count=1)
+    path.chmod(0)
+    assert "permission denied" in refused(path)[1]
+
+
+def test_a_file_without_its_index(clip):
+    path = clip("cut.mp4")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: whole.index(b"moov") - 8])
+    assert "is cut off: its index (moov) is missing" in refused(path)[1]
+
+
+def test_sound_without_picture(tmp_path):
+    import av
+    import numpy as np
+
+    path = tmp_path / "song.m4a"
+    with av.open(str(path), "w") as out:
+        sound = out.add_stream("aac", rate=48000, layout="mono")
+        block = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        block.sample_rate, block.pts = 48000, 0
+        out.mux(sound.encode(block))
+        out.mux(sound.encode(None))
+    assert refused(path)[1] == f"{path} has sound but no picture; a source of video is needed"
+
+
+def test_a_camera_that_is_not_there():
+    error, message = refused("/dev/video83")
+    assert message.startswith("/dev/video83 does not exist; ")
+    assert error.retry
+
+
+class Status(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(int(self.path.strip("/")))
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def web():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Status) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (401, "refuses to let us in (401): the user name or password is wrong"),
+        (403, "may not be read with this account (403)"),
+        (404, "is not known to the server (404); see the path after the host"),
+        (410, "was refused by the server (4xx"),
+        (500, "the server itself failed (5xx); try again"),
+    ],
+)
+def test_what_a_web_server_answers(web, status, expected):
+    error, message = refused(f"http://me:hunter2@{web}/{status}")
+    assert expected in message
+    assert "hunter2" not in message
+    assert f"http://***@{web}/{status}" in message
+    assert not error.retry
+
+
+def test_a_name_and_password_are_asked_for(web):
+    assert (
+        "it wants a user name and password: scheme://user:password@"
+        in refused(f"http://{web}/401")[1]
+    )
+
+
+@pytest.fixture
+def rtsp():
+    """An RTSP server that answers every request with one status, or never."""
+    servers = []
+
+    def serve(status):
+        listener = socket.create_server(("127.0.0.1", 0))
+        servers.append(listener)
+
+        def answer(connection):
+            with connection:
+                rest = b""
+                while data := connection.recv(4096):
+                    rest += data
+                    while b"\r\n\r\n" in rest and status is not None:
+                        request, rest = rest.split(b"\r\n\r\n", 1)
+                        number = next(
+                            line for line in request.split(b"\r\n") if line.startswith(b"CSeq")
+                        )
+                        realm = b'WWW-Authenticate: Basic realm="cameras"\r\n'
+                        head = b"RTSP/1.0 %d Status\r\n" % status
+                        connection.sendall(head + number + b"\r\n" + realm + b"\r\n")
+
+        def accept():
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                threading.Thread(target=answer, args=(connection,), daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        return f"127.0.0.1:{listener.getsockname()[1]}"
+
+    yield serve
+    for server in servers:
+        server.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "expected", "retry"),
+    [
+        (401, "the user name or password is wrong", False),
+        (403, "may not be read with this account (403)", False),
+        (404, "is not known to the server (404)", True),
+    ],
+)
+def test_what_a_camera_answers(rtsp, status, expected, retry):
+    error, message = refused(f"rtsp://admin:hunter2@{rtsp(status)}/live")
+    assert expected in message
+    assert "hunter2" not in message
+    assert error.retry is retry
+
+
+def test_a_camera_that_says_nothing(rtsp):
+    error, message = refused(f"rtsp://{rtsp(None)}/live", timeout=0.4)
+    assert "did not answer within 0.4 s" in message
+    assert error.retry
+
+
+def test_a_run_that_ends_does_not_wait_for_a_silent_camera(rtsp):
+    context = SoloContext()
+    stopper = threading.Timer(0.3, context.stopping.set)
+    stopper.start()
+    # The timeout of the camera is beyond that of any patience: only `stopping` ends this.
+    decoder = solo(Decoder, context=context, url=f"rtsp://{rtsp(None)}/live", timeout=300)
+    assert list(decoder.frames()) == []
+    decoder.close()
+    stopper.join()
+    assert context.notes[0].startswith("connecting to rtsp://127.0.0.1")
+
+
+def test_nothing_listens():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    error, message = refused(f"rtsp://u:hunter2@127.0.0.1:{port}/live")
+    assert f"nothing listens at 127.0.0.1 port {port} (connection refused)" in message
+    assert "hunter2" not in message
+    assert error.retry
+
+
+def test_a_host_that_nobody_knows():
+    error, message = refused("rtsp://no-such-host.invalid/live")
+    assert message.endswith("no host is known by the name 'no-such-host.invalid'")
+    assert error.retry
+
+
+def test_a_protocol_that_nobody_speaks():
+    assert "srt is no protocol that this FFmpeg knows" in refused("srt://127.0.0.1:9000")[1]
+
+
+def test_an_unknown_format_option(clip):
+    message = refused(clip("clip.mp4", count=1), options={"format": "nonsense"})[1]
+    assert "cannot be opened" in message
+    assert "nonsense" in message
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        ({"url": ""}, "at least 1 character"),
+        ({"url": "rtsp://"}, "names no place after rtsp:"),
+        ({"url": "a.mp4", "fps": -1}, "greater than 0"),
+        ({"url": "a.mp4", "fps": float("nan")}, "finite number"),
+        ({"url": "a.mp4", "fps": 1e9}, "less than or equal to 1000"),
+        ({"url": "a.mp4", "timeout": 0}, "greater than 0"),
+        ({"url": "rtsp://camera/x", "loop": True}, "a live source has no end"),
+        ({"url": "a.mp4", "live": "sometimes"}, "auto"),
+        ({"url": "a.mp4", "sped": 3}, "Extra inputs"),
+    ],
+)
+def test_parameters_that_make_no_sense(params, expected):
+    with pytest.raises(ValidationError, match=expected):
+        Decoder.Params(**params)
+
+
+@pytest.mark.parametrize(
+    ("params", "live"),
+    [
+        ({"url": "a.mp4"}, False),
+        ({"url": "a.mp4", "realtime": True}, True),
+        ({"url": "http://host/a.mp4"}, False),
+        ({"url": "http://host/a.mp4", "live": True}, True),
+        ({"url": "rtsp://host/a"}, True),
+        ({"url": "RTSP://host/a"}, True),
+        ({"url": "rtmp://host/a/b"}, True),
+        ({"url": "udp://127.0.0.1:5004"}, True),
+        ({"url": "rtp://127.0.0.1:5004"}, True),
+        ({"url": "/dev/video0"}, True),
+        ({"url": "/dev/v4l/by-id/usb-camera"}, True),
+        ({"url": "rtsp://host/a", "live": False}, False),
+        ({"url": "demo:"}, False),
+        ({"url": "frames/%04d.png"}, False),
+    ],
+)
+def test_what_is_live_is_known_without_opening(params, live):
+    assert Decoder.is_live(Decoder.Params(**params)) is live
+
+
+def test_checking_a_graph_imports_nothing_heavy():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, nodes.decoder, nodes.preprocess, nodes.mosaic;"
+        "print([name for name in ('av', 'cv2', 'torch', 'numpy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
