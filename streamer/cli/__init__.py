@@ -107,9 +107,18 @@ def application(arguments: Sequence[str]) -> typer.Typer:
     return app
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"streamer {__version__}")
+        raise typer.Exit
+
+
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", "-V", help="Print the version.", is_eager=True)
+        bool,
+        typer.Option(
+            "--version", "-V", help="Print the version.", is_eager=True, callback=_print_version
+        ),
     ] = False,
 ) -> None:
     """Live video in, every frame restyled by a one-step diffusion model, live video out.
@@ -117,9 +126,6 @@ def _root(
     Try `streamer style demo: out.mp4`, or write a graph: `streamer check`
     tells every mistake in it, `streamer run` runs it.
     """
-    if version:
-        print(f"streamer {__version__}")
-        raise typer.Exit
 
 
 def _placeholder() -> None:

@@ -33,10 +33,12 @@ def command(
 def summary(graph: Graph) -> str:
     """One line: the graph's name, how much of what it has, and what happens to late pictures."""
     links = [link for link in graph.links if link.media == "video"]
-    parts = [count(len(graph.nodes), "node"), count(len(links), "link")]
-    if sound := len(graph.links) - len(links):
-        parts.append(f"{sound} for sound")
-    parts.append(count(len(graph.workers), "worker"))
+    sound = " and sound" if len(graph.links) > len(links) else ""
+    parts = [
+        count(len(graph.nodes), "node"),
+        count(len(links), "link") + sound,
+        count(len(graph.workers), "worker"),
+    ]
     latest = sum(link.queue == "latest" for link in links)
     if latest == len(links):
         policy = "live: the newest picture wins"

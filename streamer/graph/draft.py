@@ -14,13 +14,13 @@ from typing import Any, Literal, cast
 
 from pydantic import ValidationError
 
-from streamer.errors import Problem, StreamerError
+from streamer.errors import Problem
 from streamer.graph.plan import Role
 from streamer.graph.spec import GraphSpec, LinkSpec, NodeSpec, RestartSpec
 from streamer.graph.tree import Mapping, Place, Scalar, Value, find, walk
 from streamer.graph.wording import explain, field_names, hide, near
 from streamer.nodebase import Join, Node, Params, Sink, Source, Transform
-from streamer.registry import kinds, load
+from streamer.registry import UnknownKindError, kinds, load
 
 Report = Callable[[Problem], None]
 
@@ -169,10 +169,10 @@ def _classes(
             continue
         try:
             node_class = load_kind(uses.value)
-        except StreamerError as error:
+        except UnknownKindError as error:
             report(uses.place.problem(f"{name}.uses: {hide(str(error), uses)}"))
             continue
-        role = next((role for base, role in _ROLES if issubclass(node_class, base)), None)
+        role = role_of(node_class)
         if role is None:
             bases = "Source, Transform, Join or Sink"
             report(uses.place.problem(f"{name}.uses: {uses.value} derives from none of {bases}"))
@@ -180,24 +180,29 @@ def _classes(
     return classes
 
 
+def role_of(node_class: type[Node[Any]]) -> Role | None:
+    """Which of the four node classes a class derives from, None if from none of them."""
+    return next((role for base, role in _ROLES if issubclass(node_class, base)), None)
+
+
 def load_kind(uses: str) -> type[Node[Any]]:
     """The class of a kind.
 
     Raises:
-        StreamerError: there is none, with a suggestion, or its module fails.
+        UnknownKindError: there is none, with a suggestion, or its module fails.
     """
     known = kinds()
     if uses not in known and ":" not in uses:
-        raise StreamerError(f"unknown kind of node {uses!r}; {near(uses, known)}")
+        raise UnknownKindError(f"unknown kind of node {uses!r}; {near(uses, known)}")
     try:
         return load(uses)
-    except StreamerError as error:
+    except UnknownKindError as error:
         if isinstance(error.__cause__, ModuleNotFoundError) and uses not in known:
             hint = "install its package, or put its folder into PYTHONPATH"
-            raise StreamerError(f"{error}; {hint}") from error
+            raise UnknownKindError(f"{error}; {hint}") from error
         raise
     except Exception as error:  # a module runs whatever it likes when it is imported
-        raise StreamerError(
+        raise UnknownKindError(
             f"the kind {uses!r} cannot be imported: {type(error).__name__}: {error}"
         ) from error
 

@@ -1,7 +1,7 @@
 """The plan: what a checked graph comes down to, ready to be started. Plain data, sent to workers.
 
-Plans hold no defaults to fill in and nothing to look up: every node has its class, its input
-links and its worker; every link has its policy.
+Plans hold nothing to look up: every node has its class, its input links and its worker; every
+link has its policy.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class NodePlan:
         name: in the graph, at most 32 characters of `[A-Za-z0-9_-]`.
         uses: kind, as in the graph file.
         entry: `package.module:Class`, to be imported by the worker.
-        params: keyword arguments of the node's `Params`, as validated (JSON types only).
+        params: keyword arguments of the node's `Params`, as given and found right (JSON types
+            only); defaults are not repeated, so that validating them again gives the same.
         role: which of the four node classes it is.
         live: whether its pictures come from a live source.
         wanted: pixel formats that all its consumers take, best first; empty for sinks.

@@ -47,7 +47,7 @@ def text(plan: Plan) -> str:
     for node in plan.nodes:
         if node.role == "source":
             add(node.name, "", "")
-    left = max(len(row[0]) for row in rows)
+    left = max(len(row[0]) for row in rows if row[1])
     middle = max(len(row[1]) for row in rows)
     lines = [plan.name, ""]
     for tree, kind, worker in rows:

@@ -44,7 +44,7 @@ class LinkSpec(Spec):
     queue: Literal["latest", "wait"] | None = None
     """`latest`: a newer picture replaces one that waits; `wait`: the sender waits, nothing is
     lost; by default `latest` behind live sources and `wait` behind files"""
-    depth: Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=MAX_WAIT)] | None = None
+    depth: Annotated[int, Field(ge=1, le=MAX_WAIT), BeforeValidator(_no_bool)] | None = None
     """pictures that may wait or be under way: 1 to 8 for `latest` (1 by default), 1 to 64 for
     `wait` (4 by default)"""
 
@@ -69,7 +69,16 @@ From = Annotated[
     Annotated[Reference | None, Tag("name")]
     | Annotated[LinkSpec, Tag("link")]
     | Annotated[list[Feed], Field(min_length=1, max_length=MAX_NODES), Tag("list")]
-    | Annotated[dict[Name, Feed], Field(min_length=1, max_length=MAX_NODES), Tag("inputs")],
+    | Annotated[
+        dict[Name, Feed],
+        Field(
+            min_length=1,
+            max_length=MAX_NODES,
+            # A mapping with one of these keys is a link.
+            json_schema_extra={"propertyNames": {"not": {"enum": ["node", "queue", "depth"]}}},
+        ),
+        Tag("inputs"),
+    ],
     Discriminator(_form),
 ]
 
@@ -79,9 +88,9 @@ class RestartSpec(Spec):
 
     policy: Literal["never", "on-failure", "always"] = "on-failure"
     """`on-failure`: after a crash or an unforeseen error; `always`: also after a normal end"""
-    max: Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=1000)] = 5
+    max: Annotated[int, Field(ge=0, le=1000), BeforeValidator(_no_bool)] = 5
     """restarts within `window`; one more ends the run"""
-    window: Annotated[float, BeforeValidator(_no_bool), Field(gt=0, le=86_400)] = Field(
+    window: Annotated[float, Field(gt=0, le=86_400), BeforeValidator(_no_bool)] = Field(
         default=60.0, json_schema_extra={"unit": "s"}
     )
     """seconds"""
@@ -97,7 +106,7 @@ class NodeSpec(Spec):
     one leads"""
     with_: dict[str, Any] | None = Field(default=None, alias="with")
     """parameters of the node"""
-    gpu: Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=63)] | None = None
+    gpu: Annotated[int, Field(ge=0, le=63), BeforeValidator(_no_bool)] | None = None
     """number of the CUDA device"""
     restart: RestartSpec | None = None
     """when a node whose process died is started again"""

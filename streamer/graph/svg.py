@@ -46,7 +46,8 @@ def svg(plan: Plan) -> str:
             "</marker></defs>",
             f'<rect width="{width}" height="{height}" rx="10" fill="#ffffff"/>',
             f'<text class="title" x="{_MARGIN}" y="{_MARGIN + 12}">{escape(plan.name)}</text>',
-            *links,
+            *(path for path, _ in links),
+            *(label for _, label in links),  # over all links, so that none crosses a word
             *nodes,
             "</svg>",
         ]
@@ -74,7 +75,8 @@ def _node(plan: Plan, layout: Layout, name: str) -> str:
     return "".join(lines) + "</g>"
 
 
-def _link(layout: Layout, number: int) -> str:
+def _link(layout: Layout, number: int) -> tuple[str, str]:
+    """The line of a link, and its label."""
     route = layout.routes[number]
     sound = route.link.media == "audio"
     twin = any(
@@ -82,7 +84,7 @@ def _link(layout: Layout, number: int) -> str:
         and (other.link.source, other.link.target) == (route.link.source, route.link.target)
         for other in layout.routes
     )
-    shift = (12 if sound else -8) if twin else 0
+    shift = (12 if sound else -12) if twin else 0
     points = []
     for cell in route.cells:
         x, y = _corner(cell)
@@ -100,11 +102,18 @@ def _link(layout: Layout, number: int) -> str:
     # place of half the way, so that labels of several inputs do not lie on one another.
     from_y, to_y = points[-2][1], points[-1][1]
     label_x = points[-1][0] - _GAP_X / 2
-    label_y = (from_y + to_y) / 2 + (14 if sound and twin else -6)
-    return (
+    label_y = (from_y + to_y) / 2 + 4
+    words = policy(route.link)
+    half = 3.2 * len(words) + 3
+    line = (
         f'<path class="link{" sound" if sound else ""}" d="{" ".join(path)}" '
-        'marker-end="url(#tip)"/>' + _text("policy", label_x, label_y, policy(route.link), 20)
+        'marker-end="url(#tip)"/>'
     )
+    label = (
+        f'<rect x="{label_x - half:g}" y="{label_y - 11:g}" width="{2 * half:g}" height="15" '
+        'rx="4" fill="#ffffff"/>' + _text("policy", label_x, label_y, words, 20)
+    )
+    return line, label
 
 
 def _text(kind: str, x: float, y: float, text: str, limit: int) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -104,11 +105,13 @@ def test_sound_goes_from_the_leading_source_to_sinks_that_hold_it() -> None:
         target="out",
         input="audio",
         media="audio",
-        queue="wait",
+        queue="latest",
         depth=256,
         leading=False,
     )
     assert plan.links[-1] == sound
+    led = fan(wall=node("Wall", ["clip", "ink", "oil"]), out=node("Sheet", "wall", path="a.mp4"))
+    assert led.links[-1] == replace(sound, source="clip", queue="wait")
     assert sound.key == "camera->out:audio"
     assert {item.name for item in plan.nodes if item.wants_audio} == {"camera"}
     assert plan.inputs("out") == (video("wall", "out"), sound)
