@@ -23,7 +23,9 @@ class Layout(NamedTuple):
     size: tuple[int, int]
 
 
-def layout(area: Rect, size: tuple[int, int] | None, fit: Fit, *, even: bool) -> Layout:
+def layout(
+    area: Rect, size: tuple[int, int] | None, fit: Fit, *, even: bool, pairs: bool = False
+) -> Layout:
     """How an area of a picture fills a size.
 
     Args:
@@ -32,19 +34,22 @@ def layout(area: Rect, size: tuple[int, int] | None, fit: Fit, *, even: bool) ->
         fit: `cover` uses the largest part of the area that has the result's shape, from its
             middle; `contain` shows all of it in the middle of the result; `stretch` distorts.
         even: whether all of the result's positions must be even, as halved chroma wants it.
+        pairs: whether the part of an even area shall begin and end at even pixels too, so that
+            its halved chroma can be cut out.
     """
     width, height = size or (area.width, area.height)
     whole = Rect(0, 0, width, height)
     if (area.width, area.height) == (width, height) or fit == "stretch":
         return Layout(area, whole, (width, height))
     if fit == "cover":
+        step = 2 if pairs and not any(number % 2 for number in area) else 1
         # Compared by cross-multiplication, so that no rounding tilts the shape.
         if area.width * height > area.height * width:
-            part = max(1, round(area.height * width / height))
-            source = Rect(area.x + (area.width - part) // 2, area.y, part, area.height)
+            part = _near(area.height * width / height, step, area.width)
+            source = Rect(area.x + _middle(area.width, part, step), area.y, part, area.height)
         else:
-            part = max(1, round(area.width * height / width))
-            source = Rect(area.x, area.y + (area.height - part) // 2, area.width, part)
+            part = _near(area.width * height / width, step, area.height)
+            source = Rect(area.x, area.y + _middle(area.height, part, step), area.width, part)
         return Layout(source, whole, (width, height))
     step = 2 if even else 1
     if area.width * height > area.height * width:

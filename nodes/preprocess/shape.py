@@ -92,7 +92,8 @@ class Shaper:
         width, height = self._size or (area.width, area.height)
         format = self._choose(frame.format, width, height)
         even = format in YUV_FORMATS
-        plan = layout(area, self._size, self._fit, even=even)
+        pairs = frame.format in YUV_FORMATS
+        plan = layout(area, self._size, self._fit, even=even, pairs=pairs)
         made = self._context.allocate(*plan.size, format, like=frame.header)
         try:
             self._fill(made, frame, plan)
