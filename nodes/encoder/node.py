@@ -140,7 +140,6 @@ class Encoder(Sink[EncoderParams]):
             header,
             origin=self._origin(header),
             sound=self._audio,
-            first_sound=self._waiting[0] if self._waiting else None,
             muxer_options={name: str(value) for name, value in self.params.muxer_options.items()},
             start_number=self._start_number + self._pictures,
             log=self.context.log,

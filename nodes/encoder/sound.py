@@ -48,20 +48,14 @@ class Sound(Protocol):
 
 
 def add_sound(
-    output: OutputContainer,
-    audio: AudioFormat,
-    container: Container,
-    *,
-    first: Packet | None,
-    log: logging.Logger,
+    output: OutputContainer, first: Packet, container: Container, *, log: logging.Logger
 ) -> Sound | None:
     """Adds a stream of sound to an output whose header is not written yet.
 
     Args:
         output: where to.
-        audio: format of the source.
+        first: first packet of the sound, with its format; AAC in ADTS frames shows only there.
         container: what the output can hold.
-        first: first packet of the sound if it is known; AAC in ADTS frames shows only there.
         log: for what a listener should know.
 
     Returns:
@@ -70,9 +64,10 @@ def add_sound(
     Raises:
         SinkError: the encoder of the container's sound does not open.
     """
+    audio = first.audio
     codec = _canonical(audio.codec)
     extradata = audio.extradata
-    if codec == "aac" and not extradata and first is not None:
+    if codec == "aac" and not extradata:
         described = strip_adts(first.data)
         extradata = described.config if described is not None else b""
     describable = bool(extradata) or codec not in ("aac", "vorbis", "flac", "opus", "alac")

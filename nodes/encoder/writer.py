@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -24,6 +25,15 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 _USUAL_RATE: Final = Fraction(30)
+# Times of these containers are coarser than a source's may be.
+_COARSE: Final = {
+    "matroska": Fraction(1, 1000),
+    "webm": Fraction(1, 1000),
+    "flv": Fraction(1, 1000),
+    "mpegts": Fraction(1, 90000),
+    "rtsp": Fraction(1, 90000),
+}
+_PATIENCE: Final = (Fraction(2), Fraction(1, 2))  # seconds to wait for announced sound: filed, live
 _FRAGMENT: Final = "1000000"  # microseconds: what a sudden death may lose
 
 
@@ -35,8 +45,7 @@ class Writer:
         setup: the video encoder.
         first: header of the first picture.
         origin: seconds of the source's clock that become zero.
-        sound: format of the sound, or None for none.
-        first_sound: first packet of the sound if it came before the picture.
+        sound: announced format of the sound, or None for none.
         muxer_options: of the user.
         start_number: number of the first picture of an image sequence.
         log: for what a user should know.
@@ -54,7 +63,6 @@ class Writer:
         *,
         origin: Fraction,
         sound: AudioFormat | None,
-        first_sound: Packet | None,
         muxer_options: dict[str, str],
         start_number: int,
         log: logging.Logger,
@@ -64,11 +72,16 @@ class Writer:
         self.size = (first.width, first.height)
         self._setup = setup
         self._delivered = delivered
+        self._log = log
+        self._announced = sound if output.container.sound is not None else None
+        self._held: deque[av.Packet[Any]] | None = deque()  # pictures before the header
+        self._early: deque[tuple[Fraction, av.Packet[Any]]] = deque()  # sound before its picture
         self._pending: dict[int, Header] = {}
         self._next_key: Fraction | None = None
         self._shown_until = 0
         self._sound: Sound | None = None
         self._ended = False
+        self._patience = _PATIENCE[output.live]
         rate = setup.rate or _rate_of(first)
         self.clock = Clock(first.time_base, origin, 1 / rate)
         shape = Shape.of(first, setup.formats, codec=setup.codec)
@@ -93,19 +106,33 @@ class Writer:
             shape.tag(self._encoder)
             self._encoder.time_base = self._video.time_base = first.time_base
             self._open_encoder(shape)
-            if sound is not None and output.container.sound is not None:
-                self._sound = add_sound(
-                    self._container, sound, output.container, first=first_sound, log=log
-                )
-            self._container.start_encoding()
         except (FFmpegError, ValueError) as error:
             self.abandon()
             raise failure(output, "open", error) from error
         except BaseException:
             self.abandon()
             raise
-        if self._video.time_base is not None and output.kind not in ("images", "device"):
-            self.clock.limit_to(self._video.time_base)
+        self.clock.limit_to(_COARSE.get(output.container.muxer, first.time_base))
+        if self._announced is None:
+            self._start(None)
+
+    def _start(self, first: Packet | None) -> None:
+        """Writes the header, with a stream of sound if its first packet has come."""
+        held, self._held = self._held, None
+        assert held is not None
+        try:
+            if first is not None:
+                self._sound = add_sound(
+                    self._container, first, self.output.container, log=self._log
+                )
+            self._container.start_encoding()
+        except (FFmpegError, ValueError) as error:
+            self.abandon()
+            raise failure(self.output, "open", error) from error
+        except BaseException:
+            self.abandon()
+            raise
+        self._mux_pictures(held)
 
     def _open_encoder(self, shape: Shape) -> None:
         if self._setup.live and self.output.container.muxer == "rtsp":
@@ -119,11 +146,6 @@ class Writer:
                 f"{shape.width}x{shape.height} {shape.format}: {reason(error)}; "
                 "make them smaller, or choose another codec"
             ) from error
-
-    @property
-    def has_sound(self) -> bool:
-        """Whether packets of sound are taken."""
-        return self._sound is not None
 
     def picture(self, frame: Frame) -> None:
         """Encodes a picture and muxes what the encoder gives; keeps no view of the frame.
@@ -145,6 +167,9 @@ class Writer:
         except FFmpegError as error:
             raise failure(self.output, "encode for", error) from error
         self._mux_pictures(packets)
+        if self._held is not None and (pts + duration) * self.clock.time_base > self._patience:
+            self._log.warning("the announced sound does not come and is left out")
+            self._start(None)
 
     def audio(self, packet: Packet) -> None:
         """Muxes a packet of sound; what would be heard before the start is left out.
@@ -152,14 +177,15 @@ class Writer:
         Raises:
             SinkError: the output cannot be written to.
         """
-        if self._sound is None:
-            return
         at = self.clock.seconds(packet.pts, packet.time_base)
         ends = at + packet.duration * packet.time_base
         # MP4 says by an edit list that playing starts later; others would shift everything.
         if ends <= 0 and not (self.output.container in (MP4, MOV) and ends == 0):
             return
-        self._mux(self._sound.packets(packet, at))
+        if self._held is not None:
+            self._start(packet)
+        if self._sound is not None:
+            self._mux_sound(self._sound.packets(packet, at))
 
     def close(self) -> list[Header]:
         """Muxes everything held back and writes the trailer.
@@ -178,8 +204,12 @@ class Writer:
             if packets and self.output.container in (MP4, MOV):
                 self._reach_end(packets[-1])
             self._mux_pictures(packets)
+            if self._held is not None:
+                self._start(None)
             if self._sound is not None:
-                self._mux(self._sound.flush())
+                self._mux_sound(self._sound.flush())
+            while self._early:
+                self._mux(self._early.popleft()[1])
             self._container.close()
         except FFmpegError as error:
             self.abandon()
@@ -216,17 +246,34 @@ class Writer:
 
     def _mux_pictures(self, packets: Iterable[av.Packet[Any]]) -> None:
         for packet in packets:
+            if self._held is not None:
+                self._held.append(packet)
+                continue
             # Muxing turns the packet's times into the container's.
             header = self._pending.pop(packet.pts, None) if packet.pts is not None else None
+            at = (packet.dts or 0) * self.clock.time_base
             packet.stream = self._video
-            self._mux((packet,))
+            self._mux(packet)
             if header is not None:
                 self._delivered(header)
+            while self._early and self._early[0][0] <= at:
+                self._mux(self._early.popleft()[1])
 
-    def _mux(self, packets: Iterable[av.Packet[Any]]) -> None:
+    def _mux_sound(self, packets: Iterable[av.Packet[Any]]) -> None:
+        """Muxes sound at once if live; else after the picture before it has left the encoder.
+
+        An encoder that looks ahead gives pictures late. FFmpeg would wait for them only so long
+        and then write out of order, which some containers refuse.
+        """
+        for packet in packets:
+            if self.output.live:
+                self._mux(packet)
+            else:
+                self._early.append(((packet.dts or 0) * packet.time_base, packet))
+
+    def _mux(self, packet: av.Packet[Any]) -> None:
         try:
-            for packet in packets:
-                self._container.mux_one(packet)
+            self._container.mux_one(packet)
         except FFmpegError as error:
             raise failure(self.output, "write to", error) from error
 

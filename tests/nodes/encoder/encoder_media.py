@@ -27,7 +27,7 @@ def picture(
     shape = picture_shape(format, width, height)
     ground = np.random.default_rng(7).integers(level - 20, level + 20, shape, dtype=np.uint8)
     at = (number * 5) % (width - 12)
-    ground[: height if format not in ("yuv420p", "nv12") else height, at : at + 12] = 220
+    ground[:height, at : at + 12] = 220
     return ground
 
 
