@@ -73,16 +73,25 @@ def explain_opening(
     return SourceError(_explain_file(error, address))
 
 
-def explain_reading(error: FFmpegError | None, address: Address, *, after: float) -> SourceError:
+def explain_reading(
+    error: FFmpegError | None, address: Address, *, after: float, timeout: float
+) -> SourceError:
     """The sentence for a source that broke off; `error` is None where it simply ended.
 
     Args:
         error: what FFmpeg said.
         address: what was read.
         after: seconds of presentation time that had been read.
+        timeout: seconds that the source may stay silent.
     """
+    from av import error as fault
+
+    if isinstance(error, fault.ExitError | fault.TimeoutError):
+        return explain_silence(address, timeout)
     reason = "it ended the stream" if error is None else _plain(error)
-    return SourceError(f"{address.shown} broke off after {after:.1f} s: {reason}", retry=True)
+    return SourceError(
+        f"{address.shown} broke off after {after:.1f} s: {reason}", retry=not address.is_local
+    )
 
 
 def explain_silence(address: Address, timeout: float) -> SourceError:

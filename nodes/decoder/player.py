@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from itertools import count as count_up
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from av.error import EOFError as EndError
@@ -52,7 +53,8 @@ class Player:
         self._params = params
         self._context = context
         self._address = parse_address(params.url)
-        self._is_file = self._address.is_local
+        # A named pipe is a path too, but it may block like a socket.
+        self._is_file = self._address.is_local and not Path(self._address.url).is_fifo()
         # A file played at its own speed is live for others, but it can be read ahead.
         self._sent = live and not self._is_file
         self._feed: Feed | None = None
@@ -187,7 +189,7 @@ class Player:
             if sound is not None and sound.skipped:
                 self._context.log.warning("%d audio packets were left out", sound.skipped)
         if self._address.scheme.startswith("rtsp") and source.seconds is None:
-            raise explain_reading(None, self._address, after=float(self._timeline.end))
+            raise self._ended(None)
 
     def _learn(self, packets: Iterator[tuple[Any, int]], sound: Sound) -> deque[tuple[Any, int]]:
         """Reads ahead until the format of the sound is known."""
@@ -204,8 +206,12 @@ class Player:
     def _broken(self, error: FFmpegError | None) -> SourceError:
         if error is None:
             return explain_silence(self._address, self._params.timeout)
+        return self._ended(error)
+
+    def _ended(self, error: FFmpegError | None) -> SourceError:
         assert self._timeline is not None
-        return explain_reading(error, self._address, after=float(self._timeline.end))
+        after, timeout = float(self._timeline.end), self._params.timeout
+        return explain_reading(error, self._address, after=after, timeout=timeout)
 
     def _note_end(self, source: Input, timeline: Timeline) -> None:
         if self._params.loop or source.still or self._sent or source.seconds is None:

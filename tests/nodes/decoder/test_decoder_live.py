@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import http.server
+import os
 import threading
 import time
 from fractions import Fraction
@@ -139,3 +140,25 @@ def test_live_times_stay_as_they_are_at_a_lower_rate(clip, play, web):
     assert played.dropped == {"rate": 30}
     assert {header.time_base for header in played.headers} == {Fraction(1, 90000)}
     assert not any(isinstance(item, Packet) for item in played.headers)
+
+
+def test_a_named_pipe_is_read_to_its_end(clip, play, tmp_path):
+    path = clip("clip.ts", codec="mpeg2video", count=20)
+    pipe = tmp_path / "pipe.ts"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(path.read_bytes()))
+    writer.start()
+    assert len(play(pipe).headers) == 20
+    writer.join()
+
+
+def test_a_run_ends_although_nobody_writes_to_the_pipe(tmp_path):
+    pipe = tmp_path / "pipe.ts"
+    os.mkfifo(pipe)
+    context = SoloContext()
+    threading.Timer(0.2, context.stopping.set).start()
+    decoder = solo(Decoder, context=context, url=str(pipe))
+    assert list(decoder.frames()) == []
+    decoder.close()
+    # Lets the reader go that is still waiting for somebody to write.
+    os.close(os.open(pipe, os.O_RDWR))
