@@ -50,6 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the program's name; those of the process by default.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    # A node in the current folder can be named without being installed; installed ones win.
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.append(here)
     try:
         application(given)(given, prog_name="streamer")
     except SystemExit as exit:

@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol
 
 import zmq
 
-from streamer.errors import ProtocolError
+from streamer.errors import ProtocolError, RunError
 from streamer.graph.plan import Plan, WorkerPlan
 from streamer.masking import mask
 from streamer.runtime import control
@@ -37,6 +37,9 @@ DRAIN_IDLE: Final = 10.0
 """seconds without a delivered frame after which a drain becomes an abort"""
 ABORT_GRACE: Final = 3.0
 """seconds that workers have to close outputs before they are killed"""
+
+LONGEST_BASE: Final = 70
+"""characters of a temporary folder's path; a socket's path has at most 107"""
 
 
 class Watcher(Protocol):
@@ -127,7 +130,7 @@ class Supervisor:
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._socket.setsockopt(zmq.MAXMSGSIZE, control.MAX_MESSAGE)
         try:
-            self._folder = tempfile.mkdtemp(prefix="streamer-")  # 0700
+            self._folder = _private_folder()
             self._socket.bind(control_endpoint(self._folder))
             for worker in self._workers:
                 self._spawn(worker)
@@ -271,7 +274,8 @@ class Supervisor:
             self._over(worker)
             return
         for node in worker.plan.nodes:
-            self._crashed.add(node)
+            if node not in self._failed:
+                self._crashed.add(node)
             self._tell_all("down", node=node, incarnation=worker.incarnation)
         if self._aborted:
             self._over(worker)
@@ -293,7 +297,8 @@ class Supervisor:
             self._watcher.event(f"{what}; starting it again")
             return
         self._over(worker)
-        self._give_up(worker.plan.nodes, what)
+        if not self._failed.issuperset(worker.plan.nodes):  # else it has said itself why
+            self._give_up(worker.plan.nodes, what)
 
     def _over(self, worker: _Worker) -> None:
         worker.over = True
@@ -419,3 +424,14 @@ class Supervisor:
         assert worker.process is not None
         for line in worker.process.lines():
             self._watcher.line(worker.plan.name, mask(line))
+
+
+def _private_folder() -> str:
+    """A new folder for the run's sockets, for this user alone (0700)."""
+    base = tempfile.gettempdir()
+    if len(base) > LONGEST_BASE:
+        base = "/tmp"
+    try:
+        return tempfile.mkdtemp(prefix="streamer-", dir=base)
+    except OSError as error:
+        raise RunError(f"no folder for sockets in {base}: {error.strerror}") from error

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -299,6 +300,7 @@ class Worker:
         for outlet in outlets:
             outlet.close()
         self._close_control()
+        self._clean_up_if_orphaned()
         if any(thread.thread.is_alive() for thread in self.threads if not thread.ended):
             self._leave()
         self.zmq.term()
@@ -396,8 +398,14 @@ class Worker:
                 if link.target not in self.node_names:
                     thread.consumer_gone(link)
 
+    def _clean_up_if_orphaned(self) -> None:
+        """Removes the run's folder in the supervisor's place; open connections do not need it."""
+        if self._orphaned_at is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
     def _leave(self) -> None:
         """Ends the process although a node's thread is still inside a call that will not return."""
+        self._clean_up_if_orphaned()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamer.drops import COUNTED, Drop
+from streamer.errors import SlabError
 from streamer.telemetry.histogram import CELLS, Histogram
 
 Cells = npt.NDArray[np.int64]
@@ -132,10 +133,21 @@ class Board:
 
     @staticmethod
     def share(nodes: Iterable[str], links: Iterable[str]) -> int:
-        """A new shared memory of the right size, all 0: the descriptor to pass as `fd`."""
+        """A new shared memory of the right size, all 0: the descriptor to pass as `fd`.
+
+        Raises:
+            SlabError: it cannot be had.
+        """
         size = 8 * (len(tuple(nodes)) * _NODE_SIZE + len(tuple(links)) * _LINK_SIZE)
-        fd = os.memfd_create("streamer-board", os.MFD_CLOEXEC)
-        os.ftruncate(fd, size)
+        try:
+            fd = os.memfd_create("streamer-board", os.MFD_CLOEXEC)
+        except OSError as error:
+            raise SlabError(f"no shared memory for counters: {error.strerror}") from error
+        try:
+            os.ftruncate(fd, size)
+        except OSError as error:
+            os.close(fd)
+            raise SlabError(f"no {size} bytes for counters: {error.strerror}") from error
         return fd
 
 

