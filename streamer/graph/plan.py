@@ -18,12 +18,13 @@ class RestartPlan:
     """When a node whose process died is started again.
 
     Attributes:
-        policy: `never`, `on-failure` (died of a signal or an unforeseen error) or `always`.
+        policy: `never`, or `on-failure`: its process died of a signal or an unforeseen error, or
+            a live source went away.
         max: restarts within `window`; one more gives up, and the run drains and fails.
         window: seconds.
     """
 
-    policy: Literal["never", "on-failure", "always"]
+    policy: Literal["never", "on-failure"]
     max: int
     window: float
 

@@ -86,8 +86,8 @@ From = Annotated[
 class RestartSpec(Spec):
     """When a node whose process died is started again."""
 
-    policy: Literal["never", "on-failure", "always"] = "on-failure"
-    """`on-failure`: after a crash or an unforeseen error; `always`: also after a normal end"""
+    policy: Literal["never", "on-failure"] = "on-failure"
+    """`on-failure`: after a crash, an unforeseen error, or when a live source went away"""
     max: Annotated[int, Field(ge=0, le=1000), BeforeValidator(_no_bool)] = 5
     """restarts within `window`; one more ends the run"""
     window: Annotated[float, Field(gt=0, le=86_400), BeforeValidator(_no_bool)] = Field(

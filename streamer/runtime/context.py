@@ -9,6 +9,7 @@ from collections.abc import Callable
 from fractions import Fraction
 
 from streamer.drops import COUNTED, Drop
+from streamer.errors import NodeError
 from streamer.formats import picture_bytes
 from streamer.frame import Frame, Header, new_header
 from streamer.graph.plan import NodePlan, Plan
@@ -56,7 +57,7 @@ class RuntimeContext:
         """whether the node itself has counted the frame that it is processing as dropped"""
         self.waited_ns = 0
         """how long the node has waited for slots since its last picture"""
-        self._source = node.role == "source"
+        self._role = node.role
         self._board = board
         self._outlet = outlet
         self._tell = tell
@@ -87,10 +88,12 @@ class RuntimeContext:
             time_base=time_base,
             capture_ns=capture_ns,
         )
+        try:
+            nbytes = picture_bytes(format, width, height)
+        except ValueError as error:
+            raise NodeError(f"cannot make this picture: {error}") from None
         began = time.monotonic_ns()
-        slot = self._outlet.allocate(
-            picture_bytes(format, width, height), cancelled=self._aborted.is_set
-        )
+        slot = self._outlet.allocate(nbytes, cancelled=self._aborted.is_set)
         self.waited_ns += time.monotonic_ns() - began
         if slot is None:
             raise CancelledRun
@@ -100,8 +103,14 @@ class RuntimeContext:
         """See `streamer.Context.drop`."""
         if reason not in COUNTED:
             raise ValueError(f"a node cannot drop frames as {reason!s}")
-        if self._source:
+        if count < 0:
+            raise ValueError(f"{count} frames cannot be dropped")
+        if not count:
+            return
+        if self._role == "source":
             self._board.captured.add(count)
+        elif self._role != "sink" and (count > 1 or self.withheld):
+            raise NodeError("a frame can be counted as dropped only once")
         else:
             self.withheld = True
         self._board.dropped[reason].add(count)
@@ -111,8 +120,6 @@ class RuntimeContext:
         now = time.monotonic_ns()
         self._board.delivered.add()
         self._board.age.add_ns(header.age_ns(now))
-        if not self._board.first_ns.value:
-            self._board.first_ns.set(now)
         self._board.last_ns.set(now)
 
     def expect(self, *, frames: int | None = None, seconds: float | None = None) -> None:

@@ -84,7 +84,8 @@ class Report:
     Attributes:
         graph: its name.
         seconds: wall time.
-        fps: pictures a second at the busiest sink, from the first to the last one.
+        fps: pictures a second at the busiest sink, from the first one's coming to the last one's
+            leaving.
         sinks: by node name.
         nodes: by node name.
         links: by `A->B`.
@@ -167,7 +168,7 @@ def _sink(plan: Plan, board: Board, circumstances: Circumstances, name: str) -> 
         captured=captured,
         delivered=delivered,
         dropped={str(reason): dropped[reason] for reason in Drop if dropped[reason]},
-        fps=round((delivered - 1) * 1e9 / span, 2) if span > 0 and delivered > 1 else 0.0,
+        fps=round(delivered * 1e9 / span, 2) if delivered and span > 0 else 0.0,
         age_ms=_milliseconds(sink.age),
     )
 

@@ -18,18 +18,15 @@ def recent(restarts: Sequence[float], policy: RestartPlan, now: float) -> int:
     return sum(1 for at in restarts if now - at < policy.window)
 
 
-def may_restart(
-    policy: RestartPlan, restarts: Sequence[float], *, now: float, failed: bool
-) -> bool:
-    """Whether a node may be started again.
+def may_restart(policy: RestartPlan, restarts: Sequence[float], *, now: float) -> bool:
+    """Whether a node whose process has died may be started again.
 
     Args:
         policy: of the node.
         restarts: times of its restarts so far, seconds.
         now: the present on the same clock.
-        failed: whether it died of an error or a signal, not by ending properly.
     """
-    if policy.policy == "never" or (policy.policy == "on-failure" and not failed):
+    if policy.policy == "never":
         return False
     return recent(restarts, policy, now) < policy.max
 

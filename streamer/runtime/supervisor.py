@@ -287,7 +287,7 @@ class Supervisor:
         if (
             self._started
             and not self._draining
-            and all(may_restart(p, worker.restarts, now=now, failed=True) for p in policies)
+            and all(may_restart(p, worker.restarts, now=now) for p in policies)
         ):
             delay = max(delay_before_restart(p, worker.restarts, now=now) for p in policies)
             worker.restarts.append(now)
@@ -378,7 +378,7 @@ class Supervisor:
         message = mask(f"{node}: {fields['text']}")
         policy = self.plan.node(node).restart
         again = fields["retry"] and self._started and not self._draining
-        if again and may_restart(policy, worker.restarts, now=time.monotonic(), failed=True):
+        if again and may_restart(policy, worker.restarts, now=time.monotonic()):
             self._watcher.event(message)
             return  # its process ends by itself and is started again
         self._tell_all("gone", node=node)

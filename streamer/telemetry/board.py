@@ -29,8 +29,8 @@ _NODE_CELLS: Final = (
     "delivered",  # sinks: pictures that left
     "copies",  # copies of whole pictures made by the runtime
     "packets",  # audio packets passed on or taken
-    "first_ns",  # CLOCK_MONOTONIC of the first picture published or delivered
-    "last_ns",  # and of the latest
+    "first_ns",  # CLOCK_MONOTONIC when the first picture was published; at sinks, received
+    "last_ns",  # and when the latest was published; at sinks, delivered
     "expected",  # sources: pictures that will come, 0 if unknown
     "pts_end_ns",  # sources: end of the stream so far, for a restart to continue from
 )

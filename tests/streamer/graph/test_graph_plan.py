@@ -89,12 +89,12 @@ def test_policies_of_the_file_win() -> None:
 def test_restarts() -> None:
     usual = RestartPlan(policy="on-failure", max=5, window=60.0)
     nodes = fan(
-        oil={**node("Style", "camera"), "restart": {"policy": "always", "max": 2, "window": 9}},
+        oil={**node("Style", "camera"), "restart": {"policy": "never", "max": 2, "window": 9}},
         ink={**node("Style", "camera"), "restart": {"max": 0}},
     ).nodes
     assert nodes["camera"].restart == nodes["out"].restart == usual
     assert nodes["clip"].restart == RestartPlan(policy="never", max=5, window=60.0)
-    assert nodes["oil"].restart == RestartPlan(policy="always", max=2, window=9.0)
+    assert nodes["oil"].restart == RestartPlan(policy="never", max=2, window=9.0)
     assert nodes["ink"].restart == RestartPlan(policy="on-failure", max=0, window=60.0)
 
 

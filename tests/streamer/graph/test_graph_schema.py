@@ -45,7 +45,7 @@ def graph() -> dict[str, Any]:
                 "from": "wall",
                 "with": {"url": "x.mp4"},
                 "gpu": "${GPU:-0}",
-                "restart": {"policy": "always", "max": 3, "window": 9.5},
+                "restart": {"policy": "never", "max": 3, "window": 9.5},
             },
         },
         "workers": {"gpu0": ["style", "mine"]},
