@@ -7,7 +7,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 import streamer
-from nodes.sdxs import OneStep
+from nodes.sdxs import vocabulary
+from nodes.sdxs.bundle import Bundle
 
 
 class SdxsParams(streamer.Params):
@@ -32,7 +33,8 @@ class SdxsParams(streamer.Params):
 
     @model_validator(mode="after")
     def _known_prompt(self) -> SdxsParams:
-        OneStep.check_prompt(self.prompt, self.model)
+        bundle = Bundle.open(self.model)
+        vocabulary.parse(self.prompt, known=bundle.styles, model=bundle.name)
         return self
 
 
@@ -43,6 +45,8 @@ class Sdxs(streamer.Transform[SdxsParams]):
 
     def open(self) -> None:
         """Loads the model."""
+        from nodes.sdxs.engine import OneStep
+
         p = self.params
         self.context.note(f"loading the model {p.model}")
         try:
