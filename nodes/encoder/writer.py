@@ -81,6 +81,7 @@ class Writer:
         self._shown_until = 0
         self._sound: Sound | None = None
         self._ended = False
+        self._starts_late = output.container in (MP4, MOV) and output.kind == "file"
         self._patience = _PATIENCE[output.live]
         rate = setup.rate or _rate_of(first)
         self.clock = Clock(first.time_base, origin, 1 / rate)
@@ -180,7 +181,7 @@ class Writer:
         at = self.clock.seconds(packet.pts, packet.time_base)
         ends = at + packet.duration * packet.time_base
         # MP4 says by an edit list that playing starts later; others would shift everything.
-        if ends <= 0 and not (self.output.container in (MP4, MOV) and ends == 0):
+        if ends < 0 or (ends == 0 and not self._starts_late):
             return
         if self._held is not None:
             self._start(packet)

@@ -1,0 +1,262 @@
+"""Mistakes and failures: one clear sentence each, and outputs closed properly."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from encoder_media import MILLI, encode, feed, frames, look
+from pydantic import ValidationError
+
+from nodes.encoder import Encoder
+from nodes.encoder.outputs import OutputError, parse
+from streamer import Frame, ParameterError, SinkError
+from streamer.testing import SoloContext, solo
+
+
+def opened(url: str | Path, **params) -> Encoder:
+    return solo(Encoder, url=str(url), **params)
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        ({"url": "out.xyz"}, r"extension '.xyz'.*known: .mp4"),
+        ({"url": "out"}, "no extension"),
+        ({"url": " "}, "empty"),
+        ({"url": "ftp://u:secret@h/x"}, r"ftp://\*\*\*@h.*unknown scheme 'ftp'"),
+        ({"url": "udp://127.0.0.1"}, "names no port"),
+        ({"url": "udp://:5004"}, "names no host"),
+        ({"url": "rtmp://h:99999/a/b"}, "port outside"),
+        ({"url": "a.mp4", "bitrate": "fast"}, "4M, 800k"),
+        ({"url": "a.mp4", "bitrate": "0"}, "1k to 1000M"),
+        ({"url": "a.mp4", "bitrate": "4M", "quality": 20}, "exclude each other"),
+        ({"url": "a.mp4", "quality": -1}, "greater than or equal to 0"),
+        ({"url": "a.mp4", "fps": 0}, "greater than 0"),
+        ({"url": "a.mp4", "keyframe_interval": -2}, "greater than 0"),
+        ({"url": "a.mp4", "audio": "loud"}, "'auto' or 'none'"),
+        ({"url": "a.mp4", "nonsense": 1}, "nonsense"),
+    ],
+)
+def test_parameters_are_refused_before_anything_opens(params, words):
+    with pytest.raises(ValidationError, match=words) as caught:
+        Encoder.Params(**params)
+    assert "secret" not in "".join(error["msg"] for error in caught.value.errors())
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        ({"codec": "libx26"}, "no encoder 'libx26'.*did you mean.*libx264"),
+        ({"codec": "aac"}, "'aac' is not a video codec"),
+        ({"codec": "png", "quality": 3}, "cannot hold|no quality"),
+        ({"codec": "rawvideo"}, "cannot hold the codec rawvideo; it takes libx264"),
+        ({"preset": "warp"}, "does not open with .*preset=warp"),
+        ({"options": {"tunee": "film"}}, "no option 'tunee'; did you mean tune"),
+        ({"options": {"crf": "low"}}, "does not open with .*crf=low"),
+    ],
+)
+def test_codec_and_its_options_are_tried_on_opening(tmp_path, params, words):
+    with pytest.raises(ParameterError, match=words):
+        opened(tmp_path / "out.mp4", **params)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_codec_that_the_container_cannot_hold(tmp_path):
+    with pytest.raises(ParameterError, match="cannot hold the codec libx264; it takes libvpx-vp9"):
+        opened(tmp_path / "out.webm", codec="libx264")
+    with pytest.raises(ParameterError, match="cannot hold the codec libvpx-vp9"):
+        opened(tmp_path / "out.ts", codec="libvpx-vp9")
+    with pytest.raises(ParameterError, match="cannot hold the codec libx264; it takes png"):
+        opened(tmp_path / "%d.png", codec="libx264")
+
+
+@pytest.mark.skipif(os.path.exists("/dev/nvidia0"), reason="this machine may have NVENC")
+def test_a_missing_gpu_is_told_or_gone_round(tmp_path):
+    with pytest.raises(ParameterError, match=r"h264_nvenc does not open.*NVIDIA GPU"):
+        opened(tmp_path / "out.mp4", codec="h264_nvenc")
+    encode(tmp_path / "out.mp4", frames(range(0, 200, 40), time_base=MILLI))
+    assert look(tmp_path / "out.mp4").codec == "h264"
+
+
+def test_folder_that_is_missing_or_none(tmp_path):
+    with pytest.raises(SinkError, match=r"folder .*missing does not exist; create it \(mkdir -p"):
+        opened(tmp_path / "missing" / "out.mp4")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(SinkError, match="file is not a folder"):
+        opened(tmp_path / "file" / "out.mp4")
+    (tmp_path / "folder.mp4").mkdir()
+    with pytest.raises(SinkError, match="it is a folder; add a file name"):
+        opened(tmp_path / "folder.mp4")
+    with pytest.raises(SinkError, match="does not exist"):
+        opened(tmp_path / "missing" / "%d.png")
+
+
+def test_places_that_nobody_may_write_to():
+    # /proc refuses root too.
+    with pytest.raises(SinkError, match=r"cannot write /proc/out\.mp4: "):
+        opened("/proc/out.mp4")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, which only root may")
+def test_no_permission(tmp_path):
+    code = (
+        "import os, sys\n"
+        "from nodes.encoder import Encoder\n"
+        "from streamer.testing import solo\n"
+        "from streamer import SinkError\n"
+        "os.setuid(65534)\n"
+        "try: solo(Encoder, url=sys.argv[1])\n"
+        "except SinkError as error: print(error)\n"
+    )
+    os.chmod(tmp_path, 0o755)
+    for folder in tmp_path.parents:
+        if folder.stat().st_uid == os.geteuid() and not folder.stat().st_mode & 1:
+            folder.chmod(folder.stat().st_mode | 0o711)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "out.mp4")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "permission denied; choose a place that you may write to" in done.stdout, done.stderr
+
+
+def test_file_that_must_not_be_overwritten(tmp_path):
+    path = tmp_path / "out.mp4"
+    path.write_bytes(b"precious")
+    with pytest.raises(ParameterError, match="exists already and overwrite is false"):
+        opened(path, overwrite=False)
+    assert path.read_bytes() == b"precious"
+
+
+def test_opening_leaves_an_existing_file_alone_until_a_picture_comes(tmp_path, caplog):
+    path = tmp_path / "out.mp4"
+    path.write_bytes(b"precious")
+    encoder = opened(path)
+    encoder.finish()
+    encoder.close()
+    assert path.read_bytes() == b"precious"
+    assert "no picture came" in caplog.text
+
+
+def test_no_such_device():
+    with pytest.raises(SinkError, match=r"/dev/video99: there is no such device.*v4l2loopback"):
+        opened("/dev/video99")
+
+
+def test_unknown_host_is_told_on_opening():
+    with pytest.raises(SinkError, match=r"rtmp://\*\*\*@no-such-host.invalid.*not known") as caught:
+        opened("rtmp://user:pass@no-such-host.invalid/live/key")
+    assert caught.value.retry
+
+
+@pytest.mark.parametrize("scheme", ["rtmp", "rtsp", "http", "tcp"])
+def test_refused_connection(scheme):
+    encoder = opened(f"{scheme}://user:hidden@127.0.0.1:1/live/a")
+    with pytest.raises(SinkError, match="the connection was refused") as caught:
+        feed(encoder, frames([0]))
+    assert "hidden" not in str(caught.value)
+    assert caught.value.retry
+    encoder.close()
+
+
+def test_picture_that_the_codec_cannot_take(tmp_path):
+    encoder = opened(tmp_path / "out.mkv", codec="libvpx")
+    with pytest.raises(SinkError, match=r"libvpx does not take pictures of 16384x4.*make them sm"):
+        encoder.process(Frame.of(np.zeros((4, 16384, 3), np.uint8)))
+    encoder.close()
+
+
+def limited(limit: int, path: Path) -> subprocess.CompletedProcess[str]:
+    """Records noise in a process whose files may not grow beyond a size."""
+    code = (
+        "import sys, numpy as np\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from encoder_media import frames, feed, MILLI\n"
+        "from nodes.encoder import Encoder\n"
+        "from streamer.testing import solo\n"
+        "from streamer import SinkError\n"
+        "encoder = solo(Encoder, url=sys.argv[1])\n"
+        "noise = np.random.default_rng(1)\n"
+        "try:\n"
+        "    for f in frames(range(0, 40 * 2000, 40), time_base=MILLI):\n"
+        "        f.numpy()[:] = noise.integers(0, 255, f.numpy().shape, dtype=np.uint8)\n"
+        "        feed(encoder, [f])\n"
+        "    encoder.finish()\n"
+        "except SinkError as error: print(error)\n"
+        "encoder.close()\n"
+        "encoder.close()\n"
+        "print(len(encoder.context.sent))\n"
+    )
+
+    def limit_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    return subprocess.run(
+        [sys.executable, "-c", code, str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=limit_files if limit else None,
+    )
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
+def test_a_file_that_may_not_grow_is_told_and_still_plays(tmp_path, suffix):
+    path = tmp_path / f"out{suffix}"
+    done = limited(600_000, path)
+    assert "the largest size that is allowed" in done.stdout, done.stderr
+    assert "Traceback" not in done.stderr
+    sent = int(done.stdout.split()[-1])
+    assert 10 < sent < 2000
+    assert 10 < len(look(path).pts) <= sent + 60
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)],
+        capture_output=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip("no file system can be mounted here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.mkv", "%d.png"])
+def test_a_full_disk_is_told(small_disk, name):
+    done = limited(0, small_disk / name)
+    assert "no space is left on the disk" in done.stdout, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_closing_without_finish_and_twice(tmp_path):
+    path = tmp_path / "out.mp4"
+    context = SoloContext()
+    encoder = solo(Encoder, context=context, url=str(path))
+    feed(encoder, frames(range(0, 4000, 40), time_base=MILLI))
+    encoder.close()
+    encoder.close()
+    assert len(look(path).pts) == len(context.sent) > 50
+
+
+def test_what_addresses_mean():
+    assert parse("udp://h:5").url == "udp://h:5?pkt_size=1316"
+    assert parse("udp://h:5?ttl=3").url == "udp://h:5?ttl=3&pkt_size=1316"
+    assert parse("http://h/a.webm").container.muxer == "webm"
+    assert parse("http://h/push").container.muxer == "mpegts"
+    assert parse("file:out.mp4").path == Path("out.mp4")
+    assert parse("OUT.MP4").container.muxer == "mp4"
+    assert [parse(u).live for u in ("a.mp4", "udp://h:5", "/dev/video3")] == [False, True, True]
+    with pytest.raises(OutputError):
+        parse("a\0b.mp4")

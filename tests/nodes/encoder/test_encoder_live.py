@@ -1,0 +1,199 @@
+"""Live outputs, received by real players on loopback; and recordings that are cut off."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from contextlib import closing
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+
+import av
+import numpy as np
+import pytest
+from encoder_media import MILLI, encode, feed, frames, look
+from encoder_sound import FPS, MARKS, compressed, flashes, record
+
+from nodes.encoder import Encoder
+from streamer import SinkError
+from streamer.testing import SoloContext, solo
+
+COUNT = 75
+
+
+def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
+    with closing(socket.socket(socket.AF_INET, kind)) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Player:
+    """A player in a process of its own."""
+
+    def __init__(self, url: str, *, wanted: int, **options: str) -> None:
+        script = Path(__file__).with_name("encoder_player.py")
+        self._process = subprocess.Popen(
+            [sys.executable, str(script), url, str(wanted), json.dumps(options)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    @property
+    def playing(self) -> bool:
+        return self._process.poll() is None
+
+    def result(self) -> SimpleNamespace:
+        try:
+            text, _ = self._process.communicate(timeout=30)
+        finally:
+            self._process.kill()
+        return SimpleNamespace(**json.loads(text))
+
+
+def assert_lively(seen: SimpleNamespace) -> None:
+    """No picture is held back by B-frames, and a keyframe comes each second."""
+    assert seen.order == sorted(seen.order)
+    assert len(seen.keys) >= 2
+    assert {round(b - a, 3) for a, b in pairwise(seen.keys)} == {1.0}
+    assert {round(b - a, 3) for a, b in pairwise(seen.pts)} == {0.04}
+
+
+def test_udp_mpegts_is_received(tmp_path):
+    port = free_port(socket.SOCK_DGRAM)
+    player = Player(f"udp://127.0.0.1:{port}?timeout=15000000", wanted=COUNT, probesize="50000")
+    encoder = solo(Encoder, url=f"udp://127.0.0.1:{port}")
+    assert encoder.takes_audio()
+    endless = range(0, 40 * 10_000, 40)
+    for frame in frames(endless, time_base=MILLI):
+        feed(encoder, [frame])
+        if not player.playing:
+            break
+        time.sleep(0.005)  # a datagram that comes faster than it is read is lost
+    encoder.finish()
+    encoder.close()
+    seen = player.result()
+    assert seen.failure is None
+    assert len(seen.pts) >= COUNT
+    assert_lively(seen)
+
+
+def test_live_pictures_leave_the_encoder_at_once(tmp_path):
+    context = SoloContext(live=True)
+    encoder = solo(Encoder, context=context, url=f"udp://127.0.0.1:{free_port()}")
+    for number, frame in enumerate(frames(range(0, 800, 40), time_base=MILLI)):
+        feed(encoder, [frame])
+        assert len(context.sent) == number + 1
+    encoder.finish()
+    encoder.close()
+
+
+def wait_for_listener(url: str) -> None:
+    """Waits until the port is bound, without connecting: the server takes one client only."""
+    port = int(url.rpartition("127.0.0.1:")[2].partition("/")[0])
+    listening = f":{port:04X} 00000000:0000 0A"  # as in /proc/net/tcp; state 0A is LISTEN
+    for _ in range(2000):
+        if listening in Path("/proc/net/tcp").read_text():
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"nobody listens on {port}")
+
+
+@pytest.mark.parametrize(
+    ("address", "options"),
+    [
+        ("rtmp://127.0.0.1:{}/live/key", {"listen": "1"}),
+        ("http://127.0.0.1:{}/a.ts", {"listen": "1"}),
+        ("http://127.0.0.1:{}/a.mkv", {"listen": "1"}),
+        ("http://127.0.0.1:{}/a.mp4", {"listen": "1"}),
+        ("tcp://127.0.0.1:{}", {"listen": "1"}),
+        ("rtsp://127.0.0.1:{}/live", {"rtsp_flags": "listen", "listen_timeout": "20"}),
+    ],
+)
+def test_push_to_a_listening_server(address, options):
+    url = address.format(free_port())
+    player = Player(
+        url + ("?listen" if "tcp:" in url else ""), wanted=10_000, probesize="50000", **options
+    )
+    wait_for_listener(url)
+    record(url, flashes(), compressed("aac", "mp4"))
+    seen = player.result()
+    assert len(seen.levels) == 100
+    bright = [number for number, level in enumerate(seen.levels) if level > 120]
+    assert [number / FPS for number in bright] == list(MARKS)
+    if len(seen.pts) == 100:
+        assert [round(seen.pts[n] - seen.pts[0], 2) for n in bright] == list(MARKS)
+    else:
+        assert address.startswith("rtsp:")
+    assert seen.sound > 150
+    assert seen.order == sorted(seen.order)
+
+
+def test_connection_that_breaks_is_told_and_may_be_tried_again():
+    url = f"rtmp://127.0.0.1:{free_port()}/live/key"
+    player = Player(url, wanted=5, listen="1", probesize="5000")
+    wait_for_listener(url)
+    encoder = solo(Encoder, url=url)
+    noise = np.random.default_rng(1)
+
+    def send() -> None:
+        for frame in frames(range(0, 40 * 20_000, 40), time_base=MILLI):
+            frame.numpy()[:] = noise.integers(0, 255, frame.numpy().shape, dtype=np.uint8)
+            feed(encoder, [frame])
+
+    with pytest.raises(SinkError, match="connection") as caught:
+        send()
+    encoder.close()
+    assert len(player.result().pts) >= 5
+    assert caught.value.retry
+    assert "key" not in str(caught.value)
+
+
+def test_a_new_size_on_a_live_output_opens_it_anew():
+    port = free_port(socket.SOCK_DGRAM)
+    context = SoloContext(live=True)
+    encoder = solo(Encoder, context=context, url=f"udp://127.0.0.1:{port}")
+    feed(encoder, frames(range(0, 200, 40), time_base=MILLI))
+    feed(encoder, frames(range(200, 400, 40), time_base=MILLI, size=(96, 64)))
+    encoder.finish()
+    encoder.close()
+    assert len(context.sent) == 10
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm", ".ts", ".mov"])
+def test_a_recording_plays_after_sigkill(tmp_path, suffix):
+    path = tmp_path / f"out{suffix}"
+    victim = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("encoder_victim.py")), str(path)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert victim.stdout is not None
+    killed_at = 300
+    last = 0
+    for line in victim.stdout:
+        last = int(line)
+        if last == killed_at:
+            victim.kill()
+    victim.wait()
+    victim.stdout.close()
+    assert victim.returncode == -9
+    with av.open(str(path)) as container:
+        shown = 0
+        try:
+            for _ in container.decode(video=0):
+                shown += 1
+        except av.error.FFmpegError:
+            # The last fragment may be cut in two.
+            pass
+    lost_seconds = (killed_at + 1 - shown) * 0.04
+    assert lost_seconds <= 2.2, lost_seconds
+
+
+def test_live_settings_have_no_bframes_but_files_may(tmp_path):
+    context = encode(tmp_path / "out.mp4", frames(range(0, 4000, 40), time_base=MILLI))
+    assert look(tmp_path / "out.mp4").bframes
+    assert len(context.sent) == 100
