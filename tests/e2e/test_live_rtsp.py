@@ -1,0 +1,104 @@
+"""`configs/rtsp-to-obs.yaml` against a real RTSP server, received as OBS receives it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import av
+import pytest
+from conftest import ROOT, STREAMER, alive, read_report, wait_for, workers_of
+
+CAMERA = ROOT / "tests/nodes/decoder/rtsp_camera.py"
+PYTHON = "/usr/bin/python3"
+HAS_SERVER = not subprocess.run(
+    [PYTHON, "-c", "import gi; gi.require_version('GstRtspServer', '1.0')"],
+    capture_output=True,
+    check=False,
+).returncode
+
+pytestmark = pytest.mark.skipif(not HAS_SERVER, reason="needs GStreamer's RTSP server (gi)")
+
+
+def free_port(kind: int) -> int:
+    with socket.socket(socket.AF_INET, kind) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def camera() -> Iterator[Callable[[int], subprocess.Popen[str]]]:
+    running: list[subprocess.Popen[str]] = []
+
+    def start(port: int) -> subprocess.Popen[str]:
+        process = subprocess.Popen([PYTHON, CAMERA, str(port)], stdout=subprocess.PIPE, text=True)
+        running.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        return process
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+def test_a_camera_is_restyled_live_and_may_go_away(
+    camera: Callable[[int], subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    port, obs = free_port(socket.SOCK_STREAM), free_port(socket.SOCK_DGRAM)
+    first = camera(port)
+    report, log = tmp_path / "r.json", tmp_path / "log"
+    with log.open("w") as lines:
+        run = subprocess.Popen(
+            [STREAMER, "run", ROOT / "configs/rtsp-to-obs.yaml", "--report", report],
+            cwd=tmp_path,
+            env={
+                **os.environ,
+                "RTSP_URL": f"rtsp://anna:secret@127.0.0.1:{port}/live",
+                "OBS_URL": f"udp://127.0.0.1:{obs}",
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=lines,
+            stderr=lines,
+            start_new_session=True,
+        )
+    try:
+        times = receive(obs, 40)
+        assert times == sorted(set(times))
+        first.kill()
+        first.wait()
+        wait_for(lambda: "camera" in log.read_text() and "starting it again" in log.read_text())
+        camera(port)
+        later = receive(obs, 40)
+        assert later == sorted(set(later))
+        assert later[0] > times[-1]  # the stream's clock went on while the camera was away
+        workers = workers_of(run.pid)
+        run.send_signal(signal.SIGINT)
+        assert run.wait(timeout=60) == 0, log.read_text()
+    finally:
+        if run.poll() is None:
+            run.kill()
+            run.wait()
+    result = read_report(report)
+    assert result["nodes"]["camera"]["restarts"] >= 1
+    assert result["sinks"]["obs"]["delivered"] >= 80
+    assert "secret" not in log.read_text() + report.read_text()
+    assert not [pid for pid in workers.values() if alive(pid)]
+
+
+def receive(port: int, count: int) -> list[float]:
+    """Receives styled frames over UDP as a player does and returns their times in seconds."""
+    times: list[float] = []
+    with av.open(f"udp://127.0.0.1:{port}", format="mpegts", timeout=(60, 30)) as container:
+        for frame in container.decode(video=0):
+            assert (frame.width, frame.height) == (256, 256)
+            assert frame.time is not None
+            times.append(frame.time)
+            if len(times) == count:
+                break
+    return times
