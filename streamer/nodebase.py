@@ -101,7 +101,11 @@ class Context(Protocol):
         ...
 
     def drop(self, reason: Drop, count: int = 1) -> None:
-        """Counts frames that a source captured (or a transform withheld) but will not pass on."""
+        """Counts frames that will not go on.
+
+        A source counts what it captured in vain. A transform or join counts the frame that it is
+        processing, once, and returns None for it. A sink counts what it took but did not deliver.
+        """
         ...
 
     def delivered(self, header: Header) -> None:
@@ -179,12 +183,14 @@ class Transform(Node[P]):
         """Makes one picture from one picture.
 
         Args:
-            frame: valid during this call; `frame.hold()` keeps it longer.
+            frame: valid during this call; `frame.hold()` keeps it longer, two at a time at most:
+                of more than that keep copies.
 
         Returns:
             A frame from `context.allocate` (no copy), or an array of its own (one copy, counted),
             rgb24 if of shape (height, width, 3) and gray if of shape (height, width); or None,
             which drops the frame with reason `filtered`, unless `context.drop` gave another.
+            A frame of its own may be kept, to be read, by `hold()` before it is returned.
 
         Raises:
             FrameError: this frame cannot be processed; it is dropped and the node goes on.
@@ -242,7 +248,13 @@ def node(function: Callable[..., Any]) -> type[Transform[Params]]:
         TypeError: the function does not take one frame, or a parameter has no type.
     """
     signature = inspect.signature(function)
-    hints = get_type_hints(function)
+    try:
+        hints = get_type_hints(function)
+    except NameError as error:
+        raise TypeError(
+            f"{function.__name__}: {error}; the types of a node function must be imported, not "
+            "only under TYPE_CHECKING"
+        ) from None
     fields: dict[str, Any] = {}
     positional = 0
     for parameter in signature.parameters.values():
@@ -254,7 +266,10 @@ def node(function: Callable[..., Any]) -> type[Transform[Params]]:
         elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
             positional += 1
     if positional != 1:
-        raise TypeError(f"{function.__name__}: a node function takes one frame, not {positional}")
+        raise TypeError(
+            f"{function.__name__}: a node function takes one frame, not {positional} positional "
+            "arguments; its parameters come after a *"
+        )
     params = create_model(f"{function.__name__.title()}Params", __base__=Params, **fields)
 
     class FunctionNode(Transform[Params]):

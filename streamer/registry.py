@@ -27,16 +27,26 @@ def load(kind: str) -> type[Node[Any]]:
     """The class of a kind: an entry point's name, or `package.module:Class` for one not installed.
 
     Raises:
-        UnknownKindError: there is no such kind, or its module cannot be imported, or is no node.
+        UnknownKindError: there is no such kind, two packages offer it, its module cannot be
+            imported, or what is there is no node.
     """
+    places = sorted({point.value for point in _points() if point.name == kind})
+    if len(places) > 1:
+        raise UnknownKindError(
+            f"{len(places)} installed packages offer a node {kind!r}: name the one you mean, "
+            f"{' or '.join(places)}"
+        )
     where = kinds().get(kind, kind)
     module_name, _, attribute = where.partition(":")
-    if not attribute:
+    if not (module_name and attribute):
         raise UnknownKindError(f"unknown kind of node {kind!r}; known: {', '.join(kinds())}")
     try:
         found = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UnknownKindError(f"node {kind!r} cannot be imported from {where}: {error}") from error
+    except Exception as error:  # the module is someone's code, and may fail in any way
+        reason = str(error) if isinstance(error, ImportError | AttributeError) else repr(error)
+        raise UnknownKindError(
+            f"node {kind!r} cannot be imported from {where}: {reason}"
+        ) from error
     if not (isinstance(found, type) and issubclass(found, Node)):
         raise UnknownKindError(f"{where} is not a node class")
     return found
