@@ -7,6 +7,7 @@ somewhere: pixels that the next frame overwrites under a reader are never seen.
 
 from __future__ import annotations
 
+import gc
 import math
 import threading
 import time
@@ -138,15 +139,23 @@ class Lease:
     Args:
         pixels: bytes of the slot.
         give_back: called once, when the last holder has let go. It may be called in any thread.
+        keep: called once, when a holder lets go and leaves another; likewise.
     """
 
-    __slots__ = ("_give_back", "_holders", "_lock", "_pixels", "_root")
+    __slots__ = ("_give_back", "_holders", "_keep", "_lock", "_pixels", "_root")
 
-    def __init__(self, pixels: memoryview, give_back: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        pixels: memoryview,
+        give_back: Callable[[], None] | None = None,
+        *,
+        keep: Callable[[], None] | None = None,
+    ) -> None:
         self._pixels: memoryview | None = pixels
         self._give_back = give_back
+        self._keep = keep
         self._holders = 1
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # garbage may be collected, and abandoned, while it is held
         # All views of the pixels keep this one array alive, so its death is theirs.
         self._root: weakref.ref[npt.NDArray[np.uint8]] | None = None
 
@@ -154,13 +163,14 @@ class Lease:
         """All bytes of the slot as a flat uint8 array, without copying."""
         import numpy as np
 
-        root = self._root() if self._root is not None else None
-        if root is None:
+        with self._lock:
+            root = self._root() if self._root is not None else None
             if self._pixels is None:
                 raise LeaseError("a frame that was given back can no longer be read")
-            root = np.frombuffer(self._pixels, dtype=np.uint8)
-            self._root = weakref.ref(root)
-        return root
+            if root is None:
+                root = np.frombuffer(self._pixels, dtype=np.uint8)
+                self._root = weakref.ref(root)
+            return root
 
     def hold(self) -> None:
         """Adds a holder."""
@@ -169,26 +179,57 @@ class Lease:
                 raise LeaseError("a frame that was given back cannot be held again")
             self._holders += 1
 
+    @property
+    def shared(self) -> bool:
+        """Whether more than one frame holds it."""
+        return self._holders > 1
+
     def release(self) -> None:
         """Removes a holder; the last one gives the slot back.
 
         Raises:
             LeaseError: the last holder leaves while an array or tensor still shows the pixels.
         """
+        if self._shown():
+            gc.collect()  # the views may be garbage already, in a cycle that an exception left
         with self._lock:
-            if self._holders > 1:
-                self._holders -= 1
-                return
-            if self._root is not None and self._root() is not None:
+            if self._shown():
                 raise LeaseError(
                     "a view of a frame's pixels is still in use after the frame was given back; "
                     "keep a copy (frame.numpy().copy()) or the frame itself (frame.hold())"
                 )
-            self._holders = 0
-            self._pixels = None
-            give_back, self._give_back = self._give_back, None
-        if give_back is not None:
-            give_back()
+            then = self._leave()
+        if then is not None:
+            then()
+
+    def abandon(self) -> None:
+        """Removes a holder that was forgotten; the slot goes back when no view shows it any more.
+
+        Safe where garbage is collected, in any thread.
+        """
+        with self._lock:
+            last = self._holders == 1
+            root = self._root() if self._root is not None else None
+            then = self._leave()
+        if then is None:
+            return
+        if last and root is not None:
+            weakref.finalize(root, then).atexit = False
+        else:
+            then()
+
+    def _shown(self) -> bool:
+        return self._holders == 1 and self._root is not None and self._root() is not None
+
+    def _leave(self) -> Callable[[], None] | None:
+        """Removes a holder; what is to be called then, without the lock."""
+        self._holders -= 1
+        if self._holders:
+            then, self._keep = self._keep, None
+            return then
+        self._pixels = self._keep = None
+        then, self._give_back = self._give_back, None
+        return then
 
 
 class Frame:
@@ -226,13 +267,18 @@ class Frame:
             seq: number of the picture.
 
         Raises:
-            ValueError: the array's shape is not one of the format's.
+            ValueError: the array is not contiguous, not uint8, or its shape is not one of the
+                format's.
         """
-        height, width = array.shape[:2]
+        height, width = array.shape[:2] if array.ndim >= 2 else (0, 0)
         if format in YUV_FORMATS:
             height = height * 2 // 3
-        if array.shape != picture_shape(format, width, height) or array.dtype != "uint8":
-            raise ValueError(f"{array.dtype}{array.shape} is no {format} picture")
+        if array.dtype != "uint8" or array.shape != picture_shape(format, width, height):
+            raise ValueError(
+                f"an array of {array.dtype} and shape {array.shape} is no {format} picture"
+            )
+        if not array.flags.c_contiguous:
+            raise ValueError("the array is not contiguous; pass numpy.ascontiguousarray(array)")
         header = Header(
             stream=stream,
             seq=seq,
@@ -269,8 +315,18 @@ class Frame:
             lease.release()
             self._lease = None
 
+    def __del__(self) -> None:
+        # A frame that was forgotten, in code that an error left say, must not cost a slot for ever.
+        lease = getattr(self, "_lease", None)
+        if lease is not None:
+            lease.abandon()
+
     def hold(self) -> Frame:
-        """A second frame on the same slot, with a lease of its own, to keep beyond this call."""
+        """A second frame on the same slot, with a lease of its own, to keep beyond this call.
+
+        A link has few slots: of each input and of the output two pictures can be kept while
+        others come; of more than that keep copies.
+        """
         lease = self._open()
         lease.hold()
         return Frame(self.header, lease)

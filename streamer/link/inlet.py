@@ -16,11 +16,12 @@ from typing import Any
 
 import zmq
 
-from streamer.errors import ProtocolError
+from streamer.errors import ProtocolError, SlabError
 from streamer.formats import picture_bytes
 from streamer.frame import Frame, Header, Lease, Packet
 from streamer.link import slab as slabs
 from streamer.link import wire
+from streamer.link.wire import Watermark
 from streamer.telemetry.board import LinkBoard
 
 
@@ -73,6 +74,8 @@ class Inlet:
         self._producer = 0
         self._slab: slabs.AttachedSlab | None = None
         self._generation = 0
+        self._lost = 0
+        self._producer_gone = False
         self._late: deque[tuple[int, wire.Credit]] = deque()
         self.socket: zmq.Socket[bytes] | None = None
         self.ended = False
@@ -89,7 +92,8 @@ class Inlet:
             self.socket.close(0)
         self._connection += 1
         self._producer = producer_incarnation
-        self._slab, self._generation = None, 0
+        self._slab, self._generation, self._lost = None, 0, 0
+        self._producer_gone = False
         self.ended = False
         socket = self._context.socket(zmq.DEALER)
         socket.setsockopt(zmq.LINGER, 200)
@@ -100,8 +104,17 @@ class Inlet:
         self.socket = socket
         socket.send(wire.pack(self._hello))
 
-    def receive(self) -> Received | Packet | EndOfStream | None:
-        """The next picture, packet or end; None if nothing has come yet. Does not wait.
+    @property
+    def producer(self) -> int:
+        """Incarnation of the producer that it is turned to."""
+        return self._producer
+
+    def producer_gone(self) -> None:
+        """The producer will not come back: what it has sent is still taken, then comes the end."""
+        self._producer_gone = True
+
+    def receive(self) -> Received | Packet | Watermark | EndOfStream | None:
+        """The next picture, packet, mark or end; None if nothing has come. Does not wait.
 
         Raises:
             ProtocolError: the producer sent something that is not of the protocol, or a picture
@@ -113,6 +126,9 @@ class Inlet:
             try:
                 data = self.socket.recv(zmq.NOBLOCK)
             except zmq.Again:
+                if self._producer_gone:
+                    self.ended = True
+                    return END
                 return None
             now = time.monotonic_ns()
             message = wire.unpack(data)
@@ -122,14 +138,17 @@ class Inlet:
                 continue
             match message:
                 case wire.FrameReady():
-                    return self._frame(message, now)
+                    if message.generation != self._lost:
+                        return self._frame(message, now)
+                case wire.Watermark():
+                    self._credit(wire.Credit(0, wire.MARK_SLOT))
+                    return message
                 case wire.PacketReady():
                     self._board.received.add()
                     self._credit(wire.Credit(0, wire.PACKET_SLOT))
                     return message.packet
                 case wire.SlabTicket():
-                    self._slab = slabs.attach(message.kind, message.ticket)
-                    self._generation = message.generation
+                    self._attach(message)
                 case wire.End():
                     self._credit(wire.Credit(0, wire.END_SLOT))
                     self.ended = True
@@ -148,6 +167,16 @@ class Inlet:
     def __repr__(self) -> str:
         return f"<Inlet of {self._hello.consumer} generation {self._generation}>"
 
+    def _attach(self, message: wire.SlabTicket) -> None:
+        try:
+            self._slab = slabs.attach(message.kind, message.ticket)
+        except SlabError:
+            if slabs.owner_lives(message.ticket):
+                raise
+            # It died before its memory was reached: its pictures are lost, and another is started.
+            self._slab, self._lost = None, message.generation
+        self._generation = message.generation
+
     def _frame(self, message: wire.FrameReady, now: int) -> Received:
         header = message.header
         if self._slab is None or message.generation != self._generation:
@@ -161,19 +190,25 @@ class Inlet:
             )
         self._board.received.add()
         self._board.hop.add_ns(now - message.published_ns)
+        back = wire.Credit(message.generation, message.slot)
+        kept = wire.Credit(message.generation, message.slot, kept=True)
         connection = self._connection
-        credit = wire.Credit(message.generation, message.slot)
+        lease = Lease(
+            pixels,
+            lambda: self._give_back(connection, back),
+            keep=lambda: self._give_back(connection, kept),
+        )
+        return Received(Frame(header, lease), now)
 
-        def give_back() -> None:
-            if threading.get_ident() == self._owner:
-                if connection == self._connection:
-                    self._credit(credit)
-            else:
-                self._late.append((connection, credit))
-                if self._on_release is not None:
-                    self._on_release()
-
-        return Received(Frame(header, Lease(pixels, give_back)), now)
+    def _give_back(self, connection: int, credit: wire.Credit) -> None:
+        if threading.get_ident() == self._owner:
+            self._send_late()  # a picture is kept before it is given back
+            if connection == self._connection:
+                self._credit(credit)
+        else:
+            self._late.append((connection, credit))
+            if self._on_release is not None:
+                self._on_release()
 
     def _send_late(self) -> None:
         while self._late:

@@ -32,6 +32,12 @@ class MemfdSlab:
         size = self._stride * slots
         if slots < 1 or slot_bytes < 1 or size > MAX_SLAB:
             raise SlabError(f"a slab of {slots} slots of {slot_bytes} bytes cannot be made")
+        # Memory is taken page by page as pictures are written, and none being left then kills.
+        if size > (free := _available()):
+            raise SlabError(
+                f"{slots} frames of {slot_bytes} bytes need {size >> 20} MiB of shared memory, "
+                f"and {free >> 20} MiB are available: make the pictures smaller"
+            )
         try:
             self._fd = os.memfd_create("streamer-slab", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         except OSError as error:
@@ -135,7 +141,8 @@ def attach(ticket: Ticket) -> AttachedSlab:
             raise SlabError("the slab of this process is closed")
         return _SameProcess(own)
     try:
-        here = os.open(f"/proc/{pid}/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # it may be anything
+        here = os.open(f"/proc/{pid}/fd/{fd}", flags)
     except OSError as error:
         raise SlabError(
             f"the frames of process {pid} cannot be reached: {error.strerror}"
@@ -152,6 +159,18 @@ def attach(ticket: Ticket) -> AttachedSlab:
     finally:
         os.close(here)
     return _ReadOnlyMap(memoryview(mapped), slots, slot_bytes, stride)
+
+
+def _available() -> int:
+    """Bytes that can be taken without driving out others; no limit where the kernel is silent."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            for line in file:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    return MAX_SLAB
 
 
 def _positive(ticket: Ticket, key: str) -> int:

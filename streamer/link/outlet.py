@@ -10,89 +10,34 @@ up another:
 
 The node's thread publishes; another thread calls `service` when the socket has news. ZeroMQ's own
 queues are never relied on: at most `window` pictures are under way to a consumer.
+
+A `wait` consumer is also told by a mark which pictures it need not wait for any more, so that a
+node that joins two branches does not wait for what one of them has dropped.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final
 
 import zmq
 
 from streamer.drops import Drop
-from streamer.errors import LinkError, ProtocolError
+from streamer.errors import LinkError, ProtocolError, SlabError
 from streamer.frame import Header, Packet
-from streamer.link import slab as slabs
 from streamer.link import wire
-from streamer.telemetry.board import LinkBoard
+from streamer.link.consumer import MOST_KEPT, Consumer, Entry, Mark, Picture
+from streamer.link.pool import Slot, SlotPool
+
+__all__ = ["Consumer", "Outlet", "Slot"]
 
 
-@dataclass(slots=True, kw_only=True)
-class Consumer:
-    """One consumer of an outlet, as planned, and what is known of it now.
-
-    Attributes:
-        name: node name of the consumer.
-        queue: policy of the link.
-        depth: pictures in the mailbox (`latest`), or under way and waiting (`wait`).
-        board: counters of the link.
-    """
-
-    name: str
-    queue: Literal["latest", "wait"]
-    depth: int
-    board: LinkBoard
-    identity: bytes | None = None
-    incarnation: int = 0
-    window: int = 0
-    gone: bool = False
-    ended: bool = False
-    knows_slab: int = 0
-    mailbox: deque[_Entry] = field(default_factory=deque)
-    outstanding: list[tuple[int, int]] = field(default_factory=list)
-
-    @property
-    def full(self) -> bool:
-        """Whether a `wait` consumer has no room for another picture."""
-        waiting = len(self.mailbox) + len(self.outstanding)
-        return self.queue == "wait" and not self.gone and waiting >= self.depth
-
-
-@dataclass(slots=True)
-class _Generation:
-    """A slab and who uses its slots: the number of holders of each."""
-
-    number: int
-    slab: slabs.Slab
-    holders: list[int]
-
-
-@dataclass(slots=True)
-class _Picture:
-    header: Header
-    generation: _Generation
-    slot: int
-    published_ns: int
-
-
-_Entry = _Picture | Packet | None
-"""what waits in a mailbox; None is the end of the stream"""
-
-
-@dataclass(slots=True)
-class Slot:
-    """A slot leased to the producing node for writing.
-
-    `generation` is 0 for scratch memory, which a live outlet gives when all slots are in use.
-    """
-
-    generation: int
-    index: int
-    pixels: memoryview
+_MOST_MESSAGES: Final = 1000
+"""messages taken in one go, so that a peer that floods the socket holds nobody up for long"""
+_STARVED_S: Final = 10.0
+"""seconds without a free slot, though no consumer is behind, after which waiting is an error"""
 
 
 class Outlet:
@@ -103,7 +48,8 @@ class Outlet:
         endpoints: addresses to bind, `ipc://...` or `inproc://...`.
         incarnation: of the producing worker, from 1.
         consumers: all consumers of this output.
-        extra_slots: slots beyond what the consumers can hold and the one being written.
+        extra_slots: slots beyond what the consumers can hold and the one being written, which
+            the producing node may keep.
     """
 
     def __init__(
@@ -113,19 +59,22 @@ class Outlet:
         endpoints: Sequence[str],
         incarnation: int,
         consumers: Sequence[Consumer],
-        extra_slots: int = 1,
+        extra_slots: int = MOST_KEPT,
     ) -> None:
         self._incarnation = incarnation
         self._consumers = {consumer.name: consumer for consumer in consumers}
         self._by_identity: dict[bytes, Consumer] = {}
-        self._extra_slots = extra_slots
-        self._generation: _Generation | None = None
-        self._retired: list[_Generation] = []
-        self._generations = 0
+        self._slots = 1 + extra_slots + sum(consumer.slots for consumer in consumers)
+        self._pool = SlotPool()
+        self._announcement: Packet | None = None
+        self._waiting = 0
         self._news = threading.Condition()
         self._closed = False
         self._finished = False
         self.protocol_errors = 0
+        """messages that were refused"""
+        self.behind = False
+        """whether `service` should be called again although nothing new has come"""
         self._socket = context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, 200)
         self._socket.setsockopt(zmq.SNDHWM, 0)
@@ -156,39 +105,57 @@ class Outlet:
             `wake` is called, and every half second).
 
         Raises:
-            SlabError: memory for a larger picture cannot be had.
+            SlabError: memory for a larger picture cannot be had, or the node itself keeps all
+                slots.
         """
+        starved: float | None = None
         with self._news:
             while True:
                 if self._closed or (cancelled is not None and cancelled()):
                     return None
+                self._pool.settle()
                 waits = [c for c in self._consumers.values() if c.queue == "wait" and not c.gone]
-                if not any(consumer.full for consumer in waits):
-                    generation = self._generation_for(nbytes)
-                    index = self._free_slot(generation)
-                    if index is not None:
-                        generation.holders[index] = 1
-                        pixels = generation.slab.slot(index)
-                        return Slot(generation.number, index, pixels)
+                if any(consumer.full for consumer in waits):
+                    starved = None
+                else:
+                    slot = self._pool.lease(nbytes, self._slots)
+                    if slot is not None:
+                        return slot
                     if not waits:
                         return Slot(0, -1, memoryview(bytearray(nbytes)))
-                self._news.wait(0.5)
+                    # Consumers cannot use up all slots: the node holds more than its share.
+                    starved = starved or time.monotonic()
+                    if time.monotonic() - starved > _STARVED_S:
+                        raise SlabError(
+                            f"all {self._slots} slots are in use: a frame from context.allocate "
+                            "is returned, yielded or released, and few can be kept with hold()"
+                        )
+                self._wait()
 
     def discard(self, slot: Slot) -> None:
-        """Gives back a slot that will not be published."""
+        """Gives back a slot that will not be published, or that was published with `keep`.
+
+        Safe in any thread, also where garbage is collected.
+        """
+        self._pool.forget_later(slot)
         with self._news:
-            self._unhold(slot.generation, slot.index)
             self._news.notify_all()
 
-    def publish(self, slot: Slot, header: Header) -> bool:
-        """Offers a picture to every consumer; the slot is no longer the node's.
+    def publish(self, slot: Slot, header: Header, *, keep: bool = False) -> bool:
+        """Offers a picture to every consumer.
+
+        Args:
+            slot: from `allocate`; no longer the node's, unless `keep`.
+            header: of the picture.
+            keep: the node goes on reading the slot until it calls `discard`.
 
         Returns:
             Whether it was in a slot; False means that there was none free and it is dropped.
         """
         now = time.monotonic_ns()
         with self._news:
-            generation = self._find(slot.generation)
+            self._pool.settle()
+            generation = self._pool.find(slot.generation)
             for consumer in self._consumers.values():
                 consumer.board.offered.add()
                 if generation is None:
@@ -198,24 +165,43 @@ class Outlet:
                     consumer.board.dropped[reason].add()
                 else:
                     generation.holders[slot.index] += 1
-                    consumer.mailbox.append(_Picture(header, generation, slot.index, now))
+                    consumer.mailbox.append(Picture(header, generation, slot.index, now))
                     self._trim(consumer)
                     self._flush(consumer)
-            self._unhold(slot.generation, slot.index)
+            if not keep:
+                self._pool.release(slot.generation, slot.index)
             self._drain()
         return generation is not None
 
+    def pass_by(self, mark: Mark) -> None:
+        """Tells `wait` consumers that no picture up to this one will come any more."""
+        with self._news:
+            for consumer in self._consumers.values():
+                if consumer.queue == "wait" and not (consumer.gone or self._finished):
+                    consumer.mark(mark)
+                    self._flush(consumer)
+            self._drain()
+
     def send_packet(self, packet: Packet, *, cancelled: Callable[[], bool] | None = None) -> None:
-        """Offers an audio packet to every consumer; waits where the policy is `wait`."""
+        """Offers an audio packet to every consumer; waits where the policy is `wait`.
+
+        A packet without data announces the format: a consumer that comes later, or comes back,
+        gets it before all others.
+        """
         with self._news:
             while any(consumer.full for consumer in self._consumers.values()):
                 if self._closed or (cancelled is not None and cancelled()):
                     return
-                self._news.wait(0.5)
+                self._wait()
+            if not packet.data:
+                self._announcement = packet
             for consumer in self._consumers.values():
+                if not packet.data and consumer.identity is None:
+                    continue
                 consumer.board.offered.add()
                 if consumer.gone or self._finished:
-                    consumer.board.dropped[Drop.CONSUMER_GONE].add()
+                    reason = Drop.CONSUMER_GONE if consumer.gone else Drop.ABORTED
+                    consumer.board.dropped[reason].add()
                     continue
                 consumer.mailbox.append(packet)
                 self._trim(consumer)
@@ -243,6 +229,7 @@ class Outlet:
     def service(self) -> None:
         """Takes what consumers have sent and sends them what waits for them."""
         with self._news:
+            self._pool.settle()
             if not self._closed:
                 self._drain()
 
@@ -250,11 +237,17 @@ class Outlet:
     def drained(self) -> bool:
         """Whether the stream has ended and every consumer has taken and given back all of it."""
         with self._news:
-            return self._finished and all(
-                consumer.gone
-                or (consumer.ended and not consumer.mailbox and not consumer.outstanding)
-                for consumer in self._consumers.values()
-            )
+            return self._finished and all(c.drained for c in self._consumers.values())
+
+    @property
+    def finished(self) -> bool:
+        """Whether the stream has ended: pictures that are published now are dropped."""
+        return self._finished
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the producing node is waiting for a consumer to make room."""
+        return self._waiting > 0
 
     def consumer_down(self, name: str, incarnation: int) -> None:
         """A consumer's process has died: what it held is taken back, what waits for it stays."""
@@ -271,7 +264,7 @@ class Outlet:
             self._forget(consumer)
             consumer.gone = True
             for entry in consumer.mailbox:
-                if entry is not None:
+                if isinstance(entry, (Picture, Packet)):
                     consumer.board.dropped[Drop.CONSUMER_GONE].add()
                     self._let_go(entry)
             consumer.mailbox.clear()
@@ -284,9 +277,7 @@ class Outlet:
                 return
             self._closed = True
             self._socket.close()
-            generations = [*self._retired, *([self._generation] if self._generation else [])]
-            for generation in generations:
-                generation.slab.close()
+            self._pool.close()
             self._news.notify_all()
 
     def __repr__(self) -> str:
@@ -294,92 +285,67 @@ class Outlet:
 
     # ---- with the lock held ------------------------------------------------------------------
 
-    def _generation_for(self, nbytes: int) -> _Generation:
-        current = self._generation
-        if current is not None and nbytes <= current.slab.slot_bytes:
-            return current
-        slots = 1 + self._extra_slots
-        for consumer in self._consumers.values():
-            slots += consumer.depth + (max(consumer.window, 2) if consumer.queue == "latest" else 0)
-        made = slabs.create(min(slots, wire.MAX_SLOTS), nbytes)
-        self._generations += 1
-        if current is not None:
-            self._retired.append(current)
-        self._generation = _Generation(self._generations, made, [0] * made.slots)
-        self._retire()
-        return self._generation
-
-    def _free_slot(self, generation: _Generation) -> int | None:
+    def _wait(self) -> None:
+        self._waiting += 1
         try:
-            return generation.holders.index(0)
-        except ValueError:
-            return None
+            self._news.wait(0.5)
+        finally:
+            self._waiting -= 1
 
-    def _find(self, number: int) -> _Generation | None:
-        if self._generation is not None and self._generation.number == number:
-            return self._generation
-        return next((g for g in self._retired if g.number == number), None)
-
-    def _unhold(self, number: int, slot: int) -> None:
-        generation = self._find(number)
-        if generation is not None:
-            generation.holders[slot] -= 1
-            self._retire()
-
-    def _retire(self) -> None:
-        """Closes the slabs of former sizes whose last lease has ended."""
-        for generation in [g for g in self._retired if not any(g.holders)]:
-            generation.slab.close()
-            self._retired.remove(generation)
-
-    def _let_go(self, entry: _Entry) -> None:
-        if isinstance(entry, _Picture):
-            self._unhold(entry.generation.number, entry.slot)
+    def _let_go(self, entry: Entry) -> None:
+        if isinstance(entry, Picture):
+            self._pool.release(entry.generation.number, entry.slot)
 
     def _trim(self, consumer: Consumer) -> None:
+        """Keeps a `latest` mailbox at its depth: the oldest goes, to the consumer if it can."""
         while consumer.queue == "latest" and len(consumer.mailbox) > consumer.depth:
-            if consumer.identity is not None and len(consumer.outstanding) < consumer.window:
+            if consumer.ready:
                 self._flush(consumer)
                 continue
             self._let_go(consumer.mailbox.popleft())
             consumer.board.dropped[Drop.REPLACED].add()
 
     def _flush(self, consumer: Consumer) -> None:
-        while (
-            consumer.mailbox
-            and consumer.identity is not None
-            and len(consumer.outstanding) < consumer.window
-        ):
+        """Sends what waits, as far as the consumer's window allows."""
+        while consumer.mailbox and consumer.ready:
             entry = consumer.mailbox[0]
-            held: tuple[int, int]
-            if entry is None:
-                message: wire.Message = wire.End(self._incarnation)
-                held = (0, wire.END_SLOT)
-            elif isinstance(entry, Packet):
-                message = wire.PacketReady(self._incarnation, entry)
-                held = (0, wire.PACKET_SLOT)
-            else:
-                generation = entry.generation
-                if consumer.knows_slab != generation.number:
-                    slab = generation.slab
-                    ticket = wire.SlabTicket(
-                        self._incarnation, generation.number, slab.kind, slab.ticket()
-                    )
-                    if not self._send(consumer, ticket):
-                        return
-                    consumer.knows_slab = generation.number
-                message = wire.FrameReady(
-                    self._incarnation,
-                    generation.number,
-                    entry.slot,
-                    entry.published_ns,
-                    entry.header,
-                )
-                held = (generation.number, entry.slot)
+            if isinstance(entry, Picture) and not self._introduce(consumer, entry):
+                return
+            message, held = self._message(entry)
             if not self._send(consumer, message):
                 return
+            if isinstance(entry, Picture):
+                consumer.last = Mark.of(entry.header)
             consumer.mailbox.popleft()
             consumer.outstanding.append(held)
+
+    def _introduce(self, consumer: Consumer, picture: Picture) -> bool:
+        """Sends the ticket of a picture's slab, unless the consumer knows it."""
+        generation = picture.generation
+        if consumer.knows_slab == generation.number:
+            return True
+        slab = generation.slab
+        ticket = wire.SlabTicket(self._incarnation, generation.number, slab.kind, slab.ticket())
+        if not self._send(consumer, ticket):
+            return False
+        consumer.knows_slab = generation.number
+        return True
+
+    def _message(self, entry: Entry) -> tuple[wire.Message, tuple[int, int]]:
+        """The message of a mailbox's entry, and what its credit will name."""
+        match entry:
+            case None:
+                return wire.End(self._incarnation), (0, wire.END_SLOT)
+            case Packet():
+                return wire.PacketReady(self._incarnation, entry), (0, wire.PACKET_SLOT)
+            case Mark(stream, seq, pts, time_base):
+                mark = wire.Watermark(self._incarnation, stream, seq, pts, time_base)
+                return mark, (0, wire.MARK_SLOT)
+            case Picture(header, generation, slot, published_ns):
+                frame = wire.FrameReady(
+                    self._incarnation, generation.number, slot, published_ns, header
+                )
+                return frame, (generation.number, slot)
 
     def _send(self, consumer: Consumer, message: wire.Message) -> bool:
         assert consumer.identity is not None
@@ -398,10 +364,12 @@ class Outlet:
         # The socket's descriptor is edge-triggered and a send may swallow the edge, so whoever
         # has used the socket takes all that has come in before letting go of the lock.
         notify = False
-        while True:
+        self.behind = True
+        for _ in range(_MOST_MESSAGES):
             try:
                 identity, data = self._socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
+                self.behind = False
                 break
             except ValueError:
                 self.protocol_errors += 1
@@ -430,36 +398,51 @@ class Outlet:
         # A consumer is started again only when its former process is known to be dead, and a
         # live one says hello again only after it has let go of everything.
         self._forget(consumer)
+        if hello.incarnation > consumer.incarnation and consumer.queue == "wait" and consumer.last:
+            # Whatever its former process was sent is done or lost: nobody waits for it.
+            consumer.mailbox.appendleft(consumer.last)
         consumer.identity = identity
         consumer.incarnation = hello.incarnation
-        consumer.window = hello.window
+        consumer.window = min(hello.window, consumer.widest)
         self._by_identity[identity] = consumer
         if consumer.ended:
             consumer.ended = False
             consumer.mailbox.append(None)
+        if self._announcement is not None:
+            consumer.board.offered.add()
+            consumer.mailbox.appendleft(self._announcement)
         self._flush(consumer)
 
     def _credit(self, identity: bytes, credit: wire.Credit) -> None:
         consumer = self._by_identity.get(identity)
         held = (credit.generation, credit.slot)
-        if consumer is None or held not in consumer.outstanding:
+        if consumer is None or held not in (*consumer.outstanding, *consumer.kept):
             self.protocol_errors += 1
             return
-        consumer.outstanding.remove(held)
+        if credit.kept:
+            # Room for another picture, though the slot stays in use; within limits.
+            room = credit.slot >= 0 and len(consumer.kept) < MOST_KEPT
+            if room and held in consumer.outstanding:
+                consumer.outstanding.remove(held)
+                consumer.kept.append(held)
+                self._flush(consumer)
+            return
+        (consumer.outstanding if held in consumer.outstanding else consumer.kept).remove(held)
         if credit.slot == wire.END_SLOT:
             consumer.ended = True
         elif credit.slot >= 0:
-            self._unhold(*held)
+            self._pool.release(*held)
         self._flush(consumer)
 
     def _forget(self, consumer: Consumer) -> None:
         """Ends the connection with a consumer's former process and takes back its leases."""
-        for generation, slot in consumer.outstanding:
+        for generation, slot in (*consumer.outstanding, *consumer.kept):
             if slot >= 0:
-                self._unhold(generation, slot)
+                self._pool.release(generation, slot)
             elif slot == wire.END_SLOT:
                 consumer.mailbox.append(None)
         consumer.outstanding.clear()
+        consumer.kept.clear()
         if consumer.identity is not None:
             self._by_identity.pop(consumer.identity, None)
         consumer.identity = None

@@ -73,6 +73,21 @@ def host_id() -> str:
     return f"{boot}/{namespace}/{os.getuid()}"
 
 
+def owner_lives(ticket: Ticket) -> bool:
+    """Whether the process that a ticket names is there and has not ended."""
+    pid = ticket.get("pid")
+    if not isinstance(pid, int):
+        return True  # no death explains such a ticket
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            state = file.read().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return not os.path.exists("/proc/self/stat")  # without /proc nobody can tell
+    except (OSError, IndexError):
+        return False  # it ended in this very moment
+    return state not in "ZX"
+
+
 def create(slots: int, slot_bytes: int) -> Slab:
     """A slab in the cheapest memory that every consumer can reach.
 

@@ -10,8 +10,9 @@ HELLO      consumer → producer   who I am and how many frames I may hold
 SLAB       producer → consumer   where the pixels of the next frames lie
 FRAME      producer → consumer   a header and a slot; the slot is the consumer's until CREDIT
 PACKET     producer → consumer   audio, bytes within the message
+WATERMARK  producer → consumer   pictures up to this one will not come: do not wait for them
 END        producer → consumer   the stream has ended, nothing follows
-CREDIT     consumer → producer   a slot (or packet, or END) is given back
+CREDIT     consumer → producer   a slot (or packet, WATERMARK, END) is given back
 =========  ====================  ===============================================================
 """
 
@@ -36,7 +37,12 @@ MAX_PACKET: Final = 1 << 20
 MAX_TRACE: Final = 12
 """hops kept in a header: the first and the latest"""
 MAX_SLOTS: Final = 1024
-MAX_NAME: Final = 64
+MAX_NAME: Final = 32
+"""bytes of a node's name; so the header of a picture stays below 1 KiB"""
+MAX_TEXT: Final = 64
+"""bytes of other names: of formats, codecs, kinds of memory"""
+MAX_LAYOUT: Final = 256
+"""bytes of an audio channel layout's name"""
 
 _I64: Final = (1 << 63) - 1
 _COLORS: Final = ("rgb", "bt601", "bt709", "bt2020")
@@ -51,6 +57,7 @@ class Kind(IntEnum):
     PACKET = 4
     END = 5
     CREDIT = 6
+    WATERMARK = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +101,23 @@ class PacketReady:
 
 
 @dataclass(frozen=True, slots=True)
+class Watermark:
+    """Of this stream, nothing up to this number and time is under way any more."""
+
+    incarnation: int
+    stream: str
+    seq: int
+    pts: int
+    time_base: Fraction
+
+    def covers(self, header: Header) -> bool:
+        """Whether a picture as late as this one can no longer come."""
+        if self.stream == header.stream:
+            return self.seq >= header.seq
+        return self.pts * self.time_base >= header.pts * header.time_base
+
+
+@dataclass(frozen=True, slots=True)
 class End:
     """The producer's stream has ended."""
 
@@ -102,16 +126,21 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Credit:
-    """A slot goes back; `slot` is -1 for a packet and -2 for END."""
+    """A slot goes back; `slot` is -1 for a packet, -2 for END and -3 for a watermark.
+
+    With `kept` the consumer keeps the slot for now, and has room for another picture.
+    """
 
     generation: int
     slot: int
+    kept: bool = False
 
 
 PACKET_SLOT: Final = -1
 END_SLOT: Final = -2
+MARK_SLOT: Final = -3
 
-Message = Hello | SlabTicket | FrameReady | PacketReady | End | Credit
+Message = Hello | SlabTicket | FrameReady | PacketReady | Watermark | End | Credit
 
 
 def pack(message: Message) -> bytes:
@@ -127,7 +156,8 @@ def pack(message: Message) -> bytes:
             }
             return _dump(Kind.FRAME, body)
         case Credit():
-            return _dump(Kind.CREDIT, {"g": message.generation, "s": message.slot})
+            body = {"g": message.generation, "s": message.slot, "k": message.kept}
+            return _dump(Kind.CREDIT, body)
         case PacketReady():
             return _dump(Kind.PACKET, {"i": message.incarnation, **_packet_out(message.packet)})
         case Hello():
@@ -148,6 +178,15 @@ def pack(message: Message) -> bytes:
                 "t": message.ticket,
             }
             return _dump(Kind.SLAB, body)
+        case Watermark():
+            body = {
+                "i": message.incarnation,
+                "st": message.stream,
+                "n": message.seq,
+                "t": message.pts,
+                "b": (message.time_base.numerator, message.time_base.denominator),
+            }
+            return _dump(Kind.WATERMARK, body)
         case End():
             return _dump(Kind.END, {"i": message.incarnation})
 
@@ -177,7 +216,7 @@ def unpack(data: bytes) -> Message:
     if not (isinstance(parts, list) and len(parts) == 2 and isinstance(parts[1], dict)):
         raise ProtocolError("a message is an array of a kind and a map")
     kind, fields = parts[0], _Fields(parts[1])
-    if not isinstance(kind, int) or kind not in Kind.__members__.values():
+    if type(kind) is not int or kind not in Kind.__members__.values():
         raise ProtocolError(f"unknown kind of message {kind!r:.32}")
     if kind != Kind.PACKET and len(data) > MAX_CONTROL:
         raise ProtocolError(f"a {Kind(kind).name} message of {len(data)} bytes is too large")
@@ -191,7 +230,11 @@ def unpack(data: bytes) -> Message:
                 header=_header_from_wire(_Fields(fields.mapping("h"))),
             )
         case Kind.CREDIT:
-            return Credit(fields.integer("g", 0), fields.integer("s", END_SLOT, MAX_SLOTS - 1))
+            return Credit(
+                generation=fields.integer("g", 0),
+                slot=fields.integer("s", MARK_SLOT, MAX_SLOTS - 1),
+                kept=fields.flag("k"),
+            )
         case Kind.PACKET:
             return PacketReady(fields.integer("i", 1), _packet_in(fields))
         case Kind.HELLO:
@@ -201,7 +244,7 @@ def unpack(data: bytes) -> Message:
                     "run the same version of streamer on both ends"
                 )
             return Hello(
-                consumer=fields.text("c"),
+                consumer=fields.text("c", MAX_NAME),
                 incarnation=fields.integer("i", 1),
                 window=fields.integer("w", 1, MAX_SLOTS),
                 host=fields.text("h", 256),
@@ -213,6 +256,14 @@ def unpack(data: bytes) -> Message:
                 generation=fields.integer("g", 1),
                 kind=fields.text("k"),
                 ticket=_ticket(fields.mapping("t")),
+            )
+        case Kind.WATERMARK:
+            return Watermark(
+                incarnation=fields.integer("i", 1),
+                stream=fields.text("st", MAX_NAME),
+                seq=fields.integer("n", 0),
+                pts=fields.integer("t"),
+                time_base=fields.rational("b"),
             )
         case Kind.END:
             return End(fields.integer("i", 1))
@@ -237,10 +288,12 @@ class _Fields:
             raise ProtocolError(f"field {key!r} is {value!r:.40}, not an integer {low} to {high}")
         return value
 
-    def text(self, key: str, longest: int = MAX_NAME) -> str:
+    def text(self, key: str, longest: int = MAX_TEXT) -> str:
         value = self._map.get(key)
-        if type(value) is not str or len(value) > longest:
-            raise ProtocolError(f"field {key!r} is {value!r:.40}, not text up to {longest} long")
+        if type(value) is not str or len(value.encode()) > longest:
+            raise ProtocolError(
+                f"field {key!r} is {value!r:.40}, not text of up to {longest} bytes"
+            )
         return value
 
     def blob(self, key: str, longest: int) -> bytes:
@@ -281,7 +334,7 @@ def _hop(entry: Any, base_ns: int) -> Hop:
         type(entry) is list
         and len(entry) == 4
         and type(entry[0]) is str
-        and len(entry[0]) <= MAX_NAME
+        and len(entry[0].encode()) <= MAX_NAME
         and all(type(us) is int and 0 <= us < 2**48 for us in entry[1:])
     ):
         raise ProtocolError(f"{entry!r:.80} is not a hop")
@@ -321,7 +374,7 @@ def _header_from_wire(fields: _Fields) -> Header:
     if colorspace not in _COLORS:
         raise ProtocolError(f"unknown colour space {colorspace!r}")
     return Header(
-        stream=fields.text("st"),
+        stream=fields.text("st", MAX_NAME),
         seq=fields.integer("n", 0),
         pts=fields.integer("t"),
         time_base=fields.rational("b"),
@@ -358,7 +411,7 @@ def _packet_out(packet: Packet) -> dict[str, Any]:
 
 def _packet_in(fields: _Fields) -> Packet:
     return Packet(
-        stream=fields.text("st"),
+        stream=fields.text("st", MAX_NAME),
         pts=fields.integer("t"),
         time_base=fields.rational("b"),
         duration=fields.integer("d", 0),
@@ -366,7 +419,7 @@ def _packet_in(fields: _Fields) -> Packet:
         audio=AudioFormat(
             codec=fields.text("ac"),
             sample_rate=fields.integer("ar", 1, 1 << 22),
-            layout=fields.text("al"),
+            layout=fields.text("al", MAX_LAYOUT),
             extradata=fields.blob("ae", MAX_CONTROL),
             frame_size=fields.integer("af", 0, 1 << 20),
         ),

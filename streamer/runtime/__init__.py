@@ -10,7 +10,7 @@ from streamer.runtime.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from streamer.graph import Graph
-    from streamer.runtime.supervisor import Watcher
+    from streamer.runtime.watcher import Watcher
 
 __all__ = ["Report", "Supervisor", "run"]
 
@@ -19,16 +19,16 @@ class Silent:
     """A watcher that keeps quiet; derive from it to hear what interests you."""
 
     def line(self, worker: str, text: str) -> None:
-        """See `streamer.runtime.supervisor.Watcher`."""
+        """See `streamer.runtime.watcher.Watcher`."""
 
     def state(self, node: str, state: str, text: str) -> None:
-        """See `streamer.runtime.supervisor.Watcher`."""
+        """See `streamer.runtime.watcher.Watcher`."""
 
     def event(self, text: str) -> None:
-        """See `streamer.runtime.supervisor.Watcher`."""
+        """See `streamer.runtime.watcher.Watcher`."""
 
     def tick(self, supervisor: Supervisor) -> None:
-        """See `streamer.runtime.supervisor.Watcher`."""
+        """See `streamer.runtime.watcher.Watcher`."""
 
 
 def run(

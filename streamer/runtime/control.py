@@ -4,7 +4,7 @@
 message      direction              meaning
 ===========  =====================  ==========================================================
 hello        worker → supervisor    this worker is up: `worker`, `incarnation`, `pid`
-state        worker → supervisor    `node` is opening, ready, running or finished; `text`
+state        worker → supervisor    `node` is opening, ready, running, finishing or finished; `text`
 expect       worker → supervisor    the source `node` will give `frames` pictures, `seconds` long
 failed       worker → supervisor    `node` cannot go on: `text`, `exit_status`, `retry`
 done         worker → supervisor    all nodes have ended and all frames were given back
@@ -13,6 +13,7 @@ start        supervisor → worker    sources may begin
 drain        supervisor → worker    sources end; everything under way is finished
 abort        supervisor → worker    end now, closing outputs properly
 down         supervisor → worker    the process of `node`, `incarnation`, has died
+closed       supervisor → worker    `node` takes no more pictures
 gone         supervisor → worker    `node` will not come back
 ===========  =====================  ==========================================================
 """
@@ -38,6 +39,7 @@ _FIELDS: Final[dict[str, dict[str, type]]] = {
     "drain": {},
     "abort": {},
     "down": {"node": str, "incarnation": int},
+    "closed": {"node": str},
     "gone": {"node": str},
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable
 
@@ -12,8 +13,9 @@ from streamer.errors import NodeError
 from streamer.frame import Packet
 from streamer.graph.plan import LinkPlan
 from streamer.link.inlet import END, EndOfStream, Inlet, Received
+from streamer.link.wire import Watermark
 
-Arrival = Received | Packet | EndOfStream
+Arrival = Received | Packet | Watermark | EndOfStream
 
 
 class Feed:
@@ -26,6 +28,8 @@ class Feed:
     def __init__(self, accepts: tuple[str, ...]) -> None:
         self._accepts = accepts
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._closing = threading.Lock()
+        self._closed = False
         self._calls: deque[Callable[[], None]] = deque()
         self.links: dict[str, tuple[LinkPlan, Inlet]] = {}
 
@@ -40,10 +44,9 @@ class Feed:
 
     def ring(self) -> None:
         """Wakes the node's thread if it is waiting; from any thread."""
-        try:
-            os.eventfd_write(self._bell, 1)
-        except OSError:
-            pass  # closed: nobody is waiting any more
+        with self._closing:  # once closed, the number may belong to another file
+            if not self._closed:
+                os.eventfd_write(self._bell, 1)
 
     def receive(self, key: str) -> Arrival | None:
         """What has come in on one link, or None; the end is given again every time."""
@@ -61,11 +64,18 @@ class Feed:
             )
         return arrival
 
-    def wait(self, *, seconds: float = 1.0) -> None:
-        """Sleeps until something may have come in on any link, or the bell rings."""
+    def wait(self, *keys: str, seconds: float = 1.0) -> None:
+        """Sleeps until something may have come in, or the bell rings.
+
+        Args:
+            keys: links that are looked at; those that are left out do not wake, so that what the
+                node does not want yet may lie there.
+            seconds: longest sleep.
+        """
         poller = zmq.Poller()
         poller.register(self._bell, zmq.POLLIN)
-        for _, inlet in self.links.values():
+        for key in keys:
+            inlet = self.links[key][1]
             if inlet.socket is not None and not inlet.ended:
                 poller.register(inlet.socket, zmq.POLLIN)
         for source, _ in poller.poll(int(seconds * 1000)):
@@ -77,7 +87,9 @@ class Feed:
         """Closes all inlets and the bell."""
         for _, inlet in self.links.values():
             inlet.close()
-        os.close(self._bell)
+        with self._closing:
+            self._closed = True
+            os.close(self._bell)
 
     def _answer(self) -> None:
         while self._calls:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,10 +13,12 @@ from typing import Any, cast
 import numpy as np
 
 from streamer.drops import Drop
-from streamer.errors import FrameError, NodeError
+from streamer.errors import FrameError, NodeError, StreamerError
 from streamer.frame import Frame, Header, Hop, Packet
+from streamer.link.consumer import Mark
 from streamer.link.inlet import EndOfStream, Received
 from streamer.link.outlet import Outlet
+from streamer.link.wire import Watermark
 from streamer.nodebase import Join, Node, Sink, Source, Transform
 from streamer.runtime.context import RuntimeContext
 from streamer.runtime.feed import Feed
@@ -37,6 +40,7 @@ class Loop:
         aborted: set when the run is to end at once.
         frames: for sources: end after so many pictures.
         running: called once, when the first picture has come.
+        finishing: for sinks: called once, when the last picture has been taken.
     """
 
     node: Node[Any]
@@ -48,6 +52,7 @@ class Loop:
     aborted: threading.Event
     frames: int | None
     running: Callable[[], None]
+    finishing: Callable[[], None]
 
     def run(self) -> None:
         """Runs until the stream ends.
@@ -59,6 +64,8 @@ class Loop:
             case Source():
                 run_source(self, self.node)
             case Join():
+                from streamer.runtime.joining import run_join
+
                 run_join(self, self.node)
             case Transform():
                 run_transform(self, self.node)
@@ -70,13 +77,15 @@ class Loop:
     def publish(self, result: Any, like: Header | None, received: int, started: int) -> None:
         """Publishes what a node has returned for a frame, or counts why it returned nothing."""
         board, context = self.board, self.context
-        withheld, context.withheld = context.withheld, False
         # Waiting for the next node is no work of this one.
         waited, context.waited_ns = context.waited_ns, 0
         if result is None:
-            if not withheld:
+            if not context.withheld:
                 board.dropped[Drop.FILTERED].add()
+            self._passed(like)
             return
+        if context.withheld and like is not None:
+            raise NodeError("counted a frame as dropped and returned a picture for it all the same")
         assert self.outlet is not None
         if isinstance(result, OutputFrame):
             out = result
@@ -91,28 +100,36 @@ class Loop:
         board.last_ns.set(now)
         out.publish(check_views=like is not None)
 
+    def drop(self, reason: Drop, header: Header) -> None:
+        """Counts a frame that goes no further."""
+        if not self.context.withheld:
+            self.board.dropped[reason].add()
+        self._passed(header)
+
+    def failed(self, header: Header, error: FrameError) -> None:
+        """Counts a frame that the node could not process."""
+        _forget_variables(error)
+        self.drop(Drop.FAILED, header)
+        self.context.log.warning("frame %d dropped: %s", header.seq, error)
+
+    def pass_on(self, watermark: Watermark) -> None:
+        """Tells those behind that pictures up to a mark will not come."""
+        if self.outlet is not None:
+            w = watermark
+            self.outlet.pass_by(Mark(w.stream, w.seq, w.pts, w.time_base))
+
+    def _passed(self, header: Header | None) -> None:
+        if header is not None and self.outlet is not None:
+            self.outlet.pass_by(Mark.of(header))
+
     def _copied(self, result: Any, like: Header | None) -> OutputFrame:
         """Copies a picture that lies in the node's own memory into a slot, and counts it."""
         if isinstance(result, Frame):
             array, pixel_format, like = result.numpy(), result.format, like or result.header
         else:
-            array = np.asarray(result)
+            array = _as_array(result)
             pixel_format = "gray" if array.ndim == 2 else "rgb24"
-            if (
-                array.dtype != np.uint8
-                or array.ndim not in (2, 3)
-                or array.shape[2:]
-                not in (
-                    (),
-                    (3,),
-                )
-            ):
-                raise NodeError(
-                    f"returned a picture of {array.dtype} and shape {array.shape}; "
-                    "a picture is uint8, (height, width, 3) for rgb24 or (height, width) for gray"
-                )
-        if like is None:
-            raise NodeError("a source yields frames from context.allocate, not arrays")
+        assert like is not None  # only sources have none, and they yield frames
         height, width = array.shape[:2]
         if isinstance(result, Frame):
             width, height = result.width, result.height
@@ -122,33 +139,65 @@ class Loop:
         return out
 
 
+def _as_array(result: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    try:
+        array = np.asarray(result)
+    except (TypeError, ValueError):
+        raise NodeError(f"returned a {type(result).__name__}, which is no picture") from None
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,)):
+        raise NodeError(
+            f"returned a picture of {array.dtype} and shape {array.shape}; "
+            "a picture is uint8, (height, width, 3) for rgb24 or (height, width) for gray"
+        )
+    return array
+
+
+def _forget_variables(error: BaseException | None) -> None:
+    """Lets go of the variables that an error keeps, views of a frame among them."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+
+
 def run_source(loop: Loop, node: Source[Any]) -> None:
     """Yields of the source, numbered and counted, until its end, the frame limit or a drain."""
     context, board = loop.context, loop.board
     clock = _Continued(board, context.incarnation)
-    produced = 0
+    first, announced = True, False
+    if loop.frames is not None and board.emitted.value >= loop.frames:
+        return  # started again after its last picture
     items = node.frames()
     started = time.monotonic_ns()
     try:
         for item in items:
             if isinstance(item, Packet):
                 if loop.audio is not None:
-                    item.pts += clock.offset(item.pts, item.time_base)
-                    board.packets.add()
+                    announced = True
+                    if item.data:  # an announcement has no time of its own
+                        item.pts += clock.offset(item.pts, item.time_base)
+                        board.packets.add()
                     loop.audio.send_packet(item, cancelled=loop.aborted.is_set)
                 continue
-            if not produced:
+            if not isinstance(item, Frame):
+                raise NodeError(
+                    f"yielded a {type(item).__name__}; a source yields frames from "
+                    "context.allocate, and audio packets"
+                )
+            if loop.outlet is not None and loop.outlet.finished:
+                break  # it took too long to end, and its stream was ended for it
+            if first:
+                first = False
                 loop.running()
-                if loop.audio is not None and not board.packets.value:
+                if loop.audio is not None and not announced:
                     loop.audio.finish()  # no announcement before the first picture: no sound
             header = item.header
+            header.stream = context.name
             header.pts += clock.offset(header.pts, header.time_base)
             clock.passed(header)
             header.seq = board.captured.value
             board.captured.add()
             loop.publish(item, None, header.capture_ns, max(started, header.capture_ns))
-            produced += 1
-            if context.stopping.is_set() or produced == loop.frames:
+            if context.stopping.is_set() or board.emitted.value == loop.frames:
                 break
             started = time.monotonic_ns()
     finally:
@@ -163,7 +212,7 @@ class _Continued:
     def __init__(self, board: NodeBoard, incarnation: int) -> None:
         self._board = board
         self._start: int | None = None
-        if incarnation > 1 and board.captured.value:
+        if incarnation > 1 and board.last_ns.value:
             away = max(0, time.monotonic_ns() - board.last_ns.value)
             self._start = board.pts_end_ns.value + away
         self._shift: Fraction | None = None if self._start is not None else Fraction(0)
@@ -186,9 +235,11 @@ def run_transform(loop: Loop, node: Transform[Any]) -> None:
     while not loop.aborted.is_set():
         arrival = loop.feed.receive(key)
         if arrival is None:
-            loop.feed.wait()
+            loop.feed.wait(key)
         elif isinstance(arrival, EndOfStream):
             return
+        elif isinstance(arrival, Watermark):
+            loop.pass_on(arrival)
         elif isinstance(arrival, Received):
             if first:
                 loop.running()
@@ -198,42 +249,44 @@ def run_transform(loop: Loop, node: Transform[Any]) -> None:
 
 def _transform(loop: Loop, node: Transform[Any], arrival: Received) -> None:
     loop.board.received.add()
+    loop.context.withheld = False
     started = time.monotonic_ns()
     with arrival.frame as frame:
         try:
             result = node.process(frame)
         except FrameError as error:
-            _failed(loop, frame.header, error)
+            loop.failed(frame.header, error)
             return
         loop.publish(result, frame.header, arrival.received_ns, started)
         del result
 
 
-def _failed(loop: Loop, header: Header, error: FrameError) -> None:
-    loop.board.dropped[Drop.FAILED].add()
-    loop.context.log.warning("frame %d dropped: %s", header.seq, error)
-
-
 def run_sink(loop: Loop, node: Sink[Any]) -> None:
     """Pictures, and between them audio packets, as they come; then the end."""
-    video = [key for key, (link, _) in loop.feed.links.items() if link.media == "video"]
+    (video,) = (key for key, (link, _) in loop.feed.links.items() if link.media == "video")
     audio = [key for key, (link, _) in loop.feed.links.items() if link.media == "audio"]
     announced = not audio
+    silent = True
     first, ended = True, False
     while not loop.aborted.is_set():
         idle = True
         for key in audio:
             while isinstance(packet := loop.feed.receive(key), Packet):
                 announced, idle = True, False
-                loop.board.packets.add()
-                node.audio(packet)
+                if packet.data or silent:  # a source that was started again announces once more
+                    node.audio(packet)
+                silent = False
+                if packet.data:
+                    loop.board.packets.add()
             announced = announced or isinstance(packet, EndOfStream)
         if ended and all(loop.feed.links[key][1].ended for key in audio):
             break
         if announced and not ended:
-            arrival = loop.feed.receive(video[0])
+            arrival = loop.feed.receive(video)
             if isinstance(arrival, EndOfStream):
                 ended, idle = True, False
+            elif isinstance(arrival, Watermark):
+                idle = False
             elif isinstance(arrival, Received):
                 idle = False
                 if first:
@@ -241,123 +294,30 @@ def run_sink(loop: Loop, node: Sink[Any]) -> None:
                     first = False
                 _sink(loop, node, arrival)
         if idle:
-            loop.feed.wait()
-    node.finish()
+            loop.feed.wait(*audio, *([video] if announced and not ended else []))
+    loop.finishing()
+    try:
+        node.finish()
+    except StreamerError:
+        raise
+    except Exception as error:
+        # Starting it again would begin another output, not end this one.
+        raise NodeError(f"the output cannot be ended: {type(error).__name__}: {error}") from error
 
 
 def _sink(loop: Loop, node: Sink[Any], arrival: Received) -> None:
     board = loop.board
     board.received.add()
+    if not board.first_ns.value:
+        board.first_ns.set(arrival.received_ns)
+    loop.context.withheld = False
     started = time.monotonic_ns()
     with arrival.frame as frame:
-        loop.context.withheld = False
         try:
             node.process(frame)
         except FrameError as error:
-            _failed(loop, frame.header, error)
+            loop.failed(frame.header, error)
             return
         board.process.add_ns(time.monotonic_ns() - started)
         if not node.deferred and not loop.context.withheld:
             loop.context.delivered(frame.header)
-
-
-def run_join(loop: Loop, node: Join[Any]) -> None:
-    """One picture out for each of the leading input's, with the newest not later of the others."""
-    keys = [key for key, (link, _) in loop.feed.links.items() if link.media == "video"]
-    leader = keys[0]
-    others = {key: _Other(loop.feed, key) for key in keys[1:]}
-    first = True
-    try:
-        while not loop.aborted.is_set():
-            arrival = loop.feed.receive(leader)
-            if arrival is None:
-                if loop.context.live:
-                    for other in others.values():
-                        other.look()
-                loop.feed.wait()
-            elif isinstance(arrival, EndOfStream):
-                return
-            elif isinstance(arrival, Received):
-                if first:
-                    loop.running()
-                    first = False
-                _join(loop, node, arrival, others)
-    finally:
-        for other in others.values():
-            other.release()
-
-
-def _join(loop: Loop, node: Join[Any], arrival: Received, others: dict[str, _Other]) -> None:
-    board, context = loop.board, loop.context
-    board.received.add()
-    with arrival.frame as leader:
-        for other in others.values():
-            while not other.advance(leader.header) and not context.live:
-                if loop.aborted.is_set():
-                    return
-                loop.feed.wait()
-        started = time.monotonic_ns()
-        frames: dict[str, Frame | None] = {context.input_names[0]: leader}
-        for name, other in zip(context.input_names[1:], others.values(), strict=True):
-            frames[name] = other.current
-        if not node.partial and None in frames.values():
-            board.dropped[Drop.UNMATCHED].add()
-            return
-        try:
-            result = node.process(frames)
-        except FrameError as error:
-            _failed(loop, leader.header, error)
-            return
-        loop.publish(result, leader.header, arrival.received_ns, started)
-        del result
-
-
-class _Other:
-    """An input of a join that does not lead: the picture shown and the one after it."""
-
-    def __init__(self, feed: Feed, key: str) -> None:
-        self._feed = feed
-        self._key = key
-        self.current: Frame | None = None
-        self._next: Frame | None = None
-        self._ended = False
-
-    def look(self) -> None:
-        """Takes what has come in, without using it yet."""
-        if self._next is None and not self._ended:
-            arrival = self._feed.receive(self._key)
-            if isinstance(arrival, Received):
-                self._next = arrival.frame
-            elif isinstance(arrival, EndOfStream):
-                self._ended = True
-
-    def advance(self, leader: Header) -> bool:
-        """Goes on to the newest picture that is not later than the leader's.
-
-        Returns:
-            Whether it is known to be that: a later one, or the end, or the very number has come.
-        """
-        while True:
-            self.look()
-            if self._next is None or _later(self._next.header, leader):
-                break
-            if self.current is not None:
-                self.current.release()
-            self.current, self._next = self._next, None
-        same = self.current is not None and (
-            self.current.header.stream == leader.stream and self.current.header.seq == leader.seq
-        )
-        return same or self._next is not None or self._ended
-
-    def release(self) -> None:
-        """Gives back what is held."""
-        for frame in (self.current, self._next):
-            if frame is not None:
-                frame.release()
-        self.current = self._next = None
-
-
-def _later(header: Header, leader: Header) -> bool:
-    if header.stream == leader.stream:
-        return header.seq > leader.seq
-    return header.pts * header.time_base > leader.pts * leader.time_base

@@ -11,14 +11,19 @@ class CancelledRun(BaseException):
 
 
 class OutputFrame(Frame):
-    """A frame for writing; it is published by being returned or yielded, or else released."""
+    """A frame for writing; it is published by being returned or yielded, or else released.
 
-    __slots__ = ("_outlet", "_slot")
+    A node that keeps a second frame of it (`hold()`) may read it until that one is released: the
+    slot is not used again before.
+    """
+
+    __slots__ = ("_claim",)
 
     def __init__(self, header: Header, outlet: Outlet, slot: Slot) -> None:
-        self._outlet = outlet
-        self._slot: Slot | None = slot
-        super().__init__(header, Lease(slot.pixels, self._discard))
+        # The lease refers to the claim, not to the frame: so a frame that is forgotten dies at
+        # once, and does not wait for the collector of cycles with its slot.
+        self._claim = _Claim(outlet, slot)
+        super().__init__(header, Lease(slot.pixels, self._claim.give_up))
 
     def publish(self, *, check_views: bool) -> bool:
         """Offers the picture to the consumers and ends the node's lease.
@@ -33,18 +38,32 @@ class OutputFrame(Frame):
         Raises:
             LeaseError: a view is kept, or the frame was published or released before.
         """
-        lease = self._open()
-        slot = self._slot
+        lease, claim = self._open(), self._claim
+        slot = claim.slot
         assert slot is not None
+        if lease.shared:
+            published = claim.outlet.publish(slot, self.header, keep=True)
+            self._lease = None
+            lease.abandon()
+            return published
+        # The slot stays ours if this raises: it must not be read half-written.
+        claim.slot = None
         if check_views:
-            # The slot stays ours if this raises: it must not be read half-written.
-            self._slot = None
             self.release()
-        self._slot, self._lease = None, None
-        del lease
-        return self._outlet.publish(slot, self.header)
+        self._lease = None
+        return claim.outlet.publish(slot, self.header)
 
-    def _discard(self) -> None:
-        if self._slot is not None:
-            slot, self._slot = self._slot, None
-            self._outlet.discard(slot)
+
+class _Claim:
+    """A slot that a node may write to, until it is published or given up."""
+
+    __slots__ = ("outlet", "slot")
+
+    def __init__(self, outlet: Outlet, slot: Slot) -> None:
+        self.outlet = outlet
+        self.slot: Slot | None = slot
+
+    def give_up(self) -> None:
+        slot, self.slot = self.slot, None
+        if slot is not None:
+            self.outlet.discard(slot)

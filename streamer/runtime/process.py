@@ -14,6 +14,8 @@ from typing import Any, Final
 from streamer.errors import RunError
 
 _LONGEST_LINE: Final = 64 * 1024
+_MOST_BLOCKS: Final = 64
+"""blocks that are read of an ended worker's output; what it started may go on writing"""
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -29,6 +31,7 @@ class WorkerProcess:
     Attributes:
         pidfd: becomes readable when the process has ended.
         output: read end of its standard output and error.
+        silent: whether it has closed them: nothing more will come.
         last_lines: the latest lines that it wrote.
     """
 
@@ -38,12 +41,14 @@ class WorkerProcess:
         self.name = name
         self.incarnation = incarnation
         self.last_lines: deque[str] = deque(maxlen=20)
+        self.silent = False
         self._partial = b""
         self.output, writing = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self.output, False)  # the worker's end stays blocking
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "streamer.runtime.worker", name],  # named for ps
+                # -P: a file in the working folder named as a module of ours is not taken for it.
+                [sys.executable, "-P", "-m", "streamer.runtime.worker", name],  # named for ps
                 stdin=subprocess.PIPE,
                 stdout=writing,
                 stderr=writing,
@@ -64,14 +69,24 @@ class WorkerProcess:
         except BrokenPipeError:
             pass  # it died at once; its pidfd tells
 
-    def lines(self) -> list[str]:
-        """Whole lines that the worker has written since the last call."""
-        try:
-            block = os.read(self.output, _LONGEST_LINE)
-        except (BlockingIOError, OSError):
-            return []
-        *whole, self._partial = (self._partial + block).split(b"\n")
-        if len(self._partial) > _LONGEST_LINE:
+    def lines(self, *, rest: bool = False) -> list[str]:
+        """Whole lines that the worker has written since the last call.
+
+        Args:
+            rest: it has ended: all that is left, and a line without an end is one, too.
+        """
+        written = self._partial
+        for _ in range(_MOST_BLOCKS if rest else 1):
+            try:
+                block = os.read(self.output, _LONGEST_LINE)
+            except BlockingIOError:
+                break
+            if not block:
+                self.silent = True
+                break
+            written += block
+        *whole, self._partial = written.split(b"\n")
+        if len(self._partial) > _LONGEST_LINE or (rest and self._partial):
             whole, self._partial = [*whole, self._partial], b""
         lines = [line.decode(errors="replace").rstrip() for line in whole]
         self.last_lines.extend(lines)

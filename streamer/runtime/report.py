@@ -18,7 +18,7 @@ from typing import Any
 
 from streamer.drops import Drop
 from streamer.graph.plan import LinkPlan, Plan
-from streamer.telemetry.board import Board, total
+from streamer.telemetry.board import Board, Cell
 from streamer.telemetry.histogram import Histogram
 
 
@@ -144,25 +144,27 @@ def build(
 
 def _sink(plan: Plan, board: Board, circumstances: Circumstances, name: str) -> SinkReport:
     chain = plan.chain(name)
-    source = board.nodes[chain[0].source]
-    dropped: Counter[Drop] = Counter()
-    captured = arrived = source.captured.value
-    for link in chain:
-        node, cells = board.nodes[link.source], board.links[link.key]
-        _add(dropped, node.dropped)
-        residual = arrived - total(node.dropped) - cells.offered.value
-        dropped[_reason(circumstances, {link.source}, Drop.FAILED)] += residual
-        _add(dropped, cells.dropped)
-        arrived = cells.received.value
-        residual = cells.offered.value - total(cells.dropped) - arrived
-        gone = link.target in circumstances.failed
-        kind = Drop.CONSUMER_GONE if gone else Drop.FAILED
-        dropped[_reason(circumstances, {link.source, link.target}, kind)] += residual
     sink = board.nodes[name]
-    _add(dropped, sink.dropped)
-    residual = arrived - total(sink.dropped) - sink.delivered.value
-    dropped[_reason(circumstances, {name}, Drop.FAILED)] += residual
-    delivered = sink.delivered.value
+    dropped: Counter[Drop] = Counter()
+    # Counts go on while they are read. What comes later in the chain is read first, so that no
+    # hop seems to have given more than it took.
+    delivered, lost = sink.delivered.value, _take(dropped, sink.dropped)
+    onward, behind = delivered + lost, {name}
+    failure = Drop.FAILED
+    for link in reversed(chain):
+        cells = board.links[link.key]
+        arrived = cells.received.value
+        dropped[_reason(circumstances, behind, failure)] += arrived - onward
+        onward = arrived + _take(dropped, cells.dropped)
+        offered = cells.offered.value
+        gone = link.target in circumstances.failed
+        failure = Drop.CONSUMER_GONE if gone else Drop.FAILED
+        between = {link.source, link.target}
+        dropped[_reason(circumstances, between, failure)] += offered - onward
+        onward = offered + _take(dropped, board.nodes[link.source].dropped)
+        behind, failure = {link.source}, Drop.FAILED
+    captured = board.nodes[chain[0].source].captured.value
+    dropped[_reason(circumstances, behind, failure)] += captured - onward
     span = sink.last_ns.value - sink.first_ns.value
     return SinkReport(
         captured=captured,
@@ -212,9 +214,11 @@ def _link(plan: Plan, board: Board, link: LinkPlan) -> LinkReport:
     )
 
 
-def _add(dropped: Counter[Drop], cells: Mapping[Drop, Any]) -> None:
-    for reason, cell in cells.items():
-        dropped[reason] += cell.value
+def _take(dropped: Counter[Drop], cells: Mapping[Drop, Cell]) -> int:
+    """Adds the drops of a node or link, and tells their sum."""
+    counts = {reason: cell.value for reason, cell in cells.items()}
+    dropped.update(counts)
+    return sum(counts.values())
 
 
 def _milliseconds(histogram: Histogram) -> dict[str, float | None]:

@@ -11,65 +11,40 @@ clock. It passes no frames and reads no pixels. Its rules:
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
-import tempfile
 import time
-from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import zmq
 
-from streamer.errors import ProtocolError, RunError
-from streamer.graph.plan import Plan, WorkerPlan
+from streamer.errors import ProtocolError
+from streamer.graph.plan import Plan
 from streamer.masking import mask
 from streamer.runtime import control
-from streamer.runtime.addresses import control_endpoint
+from streamer.runtime.addresses import control_endpoint, private_folder
+from streamer.runtime.draining import DrainWatch
 from streamer.runtime.process import WorkerProcess, describe_exit
+from streamer.runtime.record import WorkerRecord
 from streamer.runtime.report import Circumstances, Report, build
 from streamer.runtime.restart import delay_before_restart, may_restart
+from streamer.runtime.watcher import Watcher
 from streamer.telemetry.board import Board
 
 TICK: Final = 0.25
 """seconds between two looks at the clock"""
-DRAIN_IDLE: Final = 10.0
-"""seconds without a delivered frame after which a drain becomes an abort"""
 ABORT_GRACE: Final = 3.0
 """seconds that workers have to close outputs before they are killed"""
-
-LONGEST_BASE: Final = 70
-"""characters of a temporary folder's path; a socket's path has at most 107"""
-
-
-class Watcher(Protocol):
-    """What is told of a run while it goes on; every method may do nothing."""
-
-    def line(self, worker: str, text: str) -> None:
-        """A worker has written a line."""
-
-    def state(self, node: str, state: str, text: str) -> None:
-        """A node is opening, ready, running, finished or restarting; `text` says more."""
-
-    def event(self, text: str) -> None:
-        """Something that the user should know, as one sentence."""
-
-    def tick(self, supervisor: Supervisor) -> None:
-        """Called some times a second; `supervisor.report()` has the numbers."""
-
-
-@dataclass(slots=True)
-class _Worker:
-    plan: WorkerPlan
-    process: WorkerProcess | None = None
-    incarnation: int = 0
-    restarts: list[float] = field(default_factory=list)
-    start_at: float | None = None
-    identity: bytes | None = None
-    done: bool = False
-    over: bool = False
-    peak_mb: float = 0.0
-    states: dict[str, str] = field(default_factory=dict)
+EXIT_GRACE: Final = 10.0
+"""seconds that a process has to end once all its nodes have"""
+LAST_WORDS: Final = 2.0
+"""seconds that the messages of a process that ended properly may take to arrive"""
+LAST_WORDS_OF_DEAD: Final = 0.05
+"""the same for one that died"""
+_MOST_MESSAGES: Final = 1000
+"""messages heard in one turn, so that a talkative node does not hold up the clock"""
 
 
 class Supervisor:
@@ -94,7 +69,7 @@ class Supervisor:
         nodes, links = [n.name for n in plan.nodes], [link.key for link in plan.links]
         self._board_fd = Board.share(nodes, links)
         self._board = Board(nodes, links, fd=self._board_fd)
-        self._workers = [_Worker(worker) for worker in plan.workers]
+        self._workers = [WorkerRecord(worker) for worker in plan.workers]
         self._of_node = {node: w for w in self._workers for node in w.plan.nodes}
         self._incarnations = dict.fromkeys(nodes, 1)
         self._folder = ""
@@ -102,13 +77,14 @@ class Supervisor:
         self._exit_status = 0
         self._crashed: set[str] = set()
         self._failed: set[str] = set()
+        self._closed: set[str] = set()
         self._began = time.monotonic()
         self._first_frame: float | None = None
         self._ended: float | None = None
         self._started = False
         self._draining = False
         self._aborted = False
-        self._progress = (0, 0.0)
+        self._drain_watch = DrainWatch()
         self._kill_at: float | None = None
         self._wake_r, self._wake_w = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._interrupts = 0
@@ -118,7 +94,8 @@ class Supervisor:
     def interrupt(self) -> None:
         """Drains; the second time ends at once. Safe in a signal handler and in any thread."""
         self._interrupts += 1
-        os.write(self._wake_w, b"!")
+        with contextlib.suppress(OSError):  # full: it will wake anyhow; closed: the run is over
+            os.write(self._wake_w, b"!")
 
     # ---- the run -------------------------------------------------------------------------------
 
@@ -130,7 +107,7 @@ class Supervisor:
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._socket.setsockopt(zmq.MAXMSGSIZE, control.MAX_MESSAGE)
         try:
-            self._folder = _private_folder()
+            self._folder = private_folder()
             self._socket.bind(control_endpoint(self._folder))
             for worker in self._workers:
                 self._spawn(worker)
@@ -142,7 +119,7 @@ class Supervisor:
             for worker in self._workers:
                 if worker.process is not None:
                     worker.process.kill()
-                    self._pass_lines(worker)
+                    self._pass_lines(worker, rest=True)
                     worker.process.close()
                     worker.process = None
             self._ended = time.monotonic()
@@ -150,7 +127,9 @@ class Supervisor:
             context.term()
             if self._folder:
                 shutil.rmtree(self._folder, ignore_errors=True)
-            for fd in (self._wake_r, self._wake_w, self._board_fd):
+            descriptors = (self._wake_r, self._wake_w, self._board_fd)
+            self._wake_r = self._wake_w = self._board_fd = -1  # a late signal must not write there
+            for fd in descriptors:
                 os.close(fd)
         return self.report()
 
@@ -190,7 +169,8 @@ class Supervisor:
         for worker in self._workers:
             if worker.process is not None:
                 poller.register(worker.process.pidfd, zmq.POLLIN)
-                poller.register(worker.process.output, zmq.POLLIN)
+                if not worker.process.silent:
+                    poller.register(worker.process.output, zmq.POLLIN)
         due = [w.start_at - time.monotonic() for w in self._workers if w.start_at is not None]
         poller.poll(int(max(0.0, min([TICK, *due])) * 1000) + 1)
 
@@ -201,7 +181,7 @@ class Supervisor:
                 self._pass_lines(worker)
                 worker.peak_mb = max(worker.peak_mb, worker.process.rss_mb())
                 if (status := worker.process.poll()) is not None:
-                    self._hear()
+                    self._hear_last(worker, status)
                     self._ended_process(worker, status)
             elif worker.start_at is not None and time.monotonic() >= worker.start_at:
                 worker.start_at = None
@@ -228,24 +208,37 @@ class Supervisor:
         ):
             self._drain()
         if self._draining and not self._aborted:
-            delivered = sum(node.delivered.value for node in self._board.nodes.values())
-            if delivered != self._progress[0]:
-                self._progress = (delivered, now)
-            elif now - self._progress[1] > DRAIN_IDLE:
-                self._watcher.event(f"nothing has moved for {DRAIN_IDLE:.0f} s: stopping at once")
-                self._abort()
-        if self._kill_at is not None and now > self._kill_at:
-            for worker in self._workers:
-                if worker.process is not None:
-                    worker.process.kill()
+            self._watch_drain()
+        for worker in self._workers:
+            if worker.process is not None and (
+                (self._kill_at is not None and now > self._kill_at)
+                or (worker.done and now - worker.done_at > EXIT_GRACE)
+            ):
+                worker.process.kill()
+
+    def _watch_drain(self) -> None:
+        """Ends a drain that does not get on."""
+        done = sum(
+            node.received.value + node.emitted.value + node.delivered.value + node.packets.value
+            for node in self._board.nodes.values()
+        )
+        states = {n: s for w in self._workers if not w.over for n, s in w.states.items()}
+        idle = self._drain_watch.idle(done, states.values(), time.monotonic())
+        if idle is not None:
+            stuck = " and ".join(node for node, state in states.items() if state != "finished")
+            self._watcher.event(f"nothing has moved for {idle:.0f} s: stopping at once")
+            self._errors.append(f"{stuck or 'the run'} did not end within {idle:.0f} s")
+            self._exit_status = max(self._exit_status, 1)
+            self._abort()
 
     # ---- workers -------------------------------------------------------------------------------
 
-    def _spawn(self, worker: _Worker) -> None:
+    def _spawn(self, worker: WorkerRecord) -> None:
         worker.incarnation += 1
         worker.identity = None
         worker.done = False
         worker.states = dict.fromkeys(worker.plan.nodes, "starting")
+        self._closed.difference_update(worker.plan.nodes)
         for node in worker.plan.nodes:
             self._incarnations[node] = worker.incarnation
         orders: dict[str, Any] = {
@@ -264,20 +257,21 @@ class Supervisor:
         if worker.incarnation > 1:
             self._tell_all("peers", incarnations=self._incarnations)
 
-    def _ended_process(self, worker: _Worker, status: int) -> None:
+    def _ended_process(self, worker: WorkerRecord, status: int) -> None:
         assert worker.process is not None
-        self._pass_lines(worker)
+        self._pass_lines(worker, rest=True)
         worker.process.kill()  # whatever it had started
         worker.process.close()
         worker.process = None
-        if worker.done and status == 0:
+        if worker.done:  # what it did after its last word touches no frame
             self._over(worker)
             return
         for node in worker.plan.nodes:
-            if node not in self._failed:
+            if node not in self._failed and not self._aborted:
                 self._crashed.add(node)
             self._tell_all("down", node=node, incarnation=worker.incarnation)
-        if self._aborted:
+        if self._aborted or worker.finished:
+            # Finished: only what it had not handed on is lost, and a new start would begin anew.
             self._over(worker)
             return
         names = " and ".join(worker.plan.nodes)
@@ -300,7 +294,7 @@ class Supervisor:
         if not self._failed.issuperset(worker.plan.nodes):  # else it has said itself why
             self._give_up(worker.plan.nodes, what)
 
-    def _over(self, worker: _Worker) -> None:
+    def _over(self, worker: WorkerRecord) -> None:
         worker.over = True
         for node in worker.plan.nodes:
             self._tell_all("gone", node=node)
@@ -314,8 +308,17 @@ class Supervisor:
 
     # ---- messages ------------------------------------------------------------------------------
 
+    def _hear_last(self, worker: WorkerRecord, status: int) -> None:
+        """Hears what a process said before it ended; that may still be on its way."""
+        patience = LAST_WORDS if status == 0 else LAST_WORDS_OF_DEAD
+        until = time.monotonic() + patience
+        self._hear()
+        while not worker.done and (left := until - time.monotonic()) > 0:
+            self._socket.poll(int(left * 1000) + 1)
+            self._hear()
+
     def _hear(self) -> None:
-        while True:
+        for _ in range(_MOST_MESSAGES):
             try:
                 identity, data = self._socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
@@ -326,6 +329,9 @@ class Supervisor:
                 kind, fields = control.unpack(data)
             except ProtocolError as error:
                 self._watcher.event(f"a worker sent nonsense: {error}")
+                continue
+            if fields.get("node", self.plan.nodes[0].name) not in self._of_node:
+                self._watcher.event(f"a worker spoke of an unknown node {fields['node']!r:.40}")
                 continue
             self._message(identity, kind, fields)
 
@@ -344,6 +350,7 @@ class Supervisor:
                 for worker in self._workers:
                     if worker.identity == identity:
                         worker.done = True
+                        worker.done_at = time.monotonic()
 
     def _welcome(self, identity: bytes, fields: dict[str, Any]) -> None:
         for worker in self._workers:
@@ -353,6 +360,8 @@ class Supervisor:
                 for other in self._workers:
                     for node in other.plan.nodes if other.over else ():
                         self._tell(worker, "gone", node=node)
+                for node in self._closed:
+                    self._tell(worker, "closed", node=node)
                 if self._started:
                     self._tell(worker, "start")
                 if self._draining:
@@ -360,12 +369,15 @@ class Supervisor:
                 if self._aborted:
                     self._tell(worker, "abort")
 
-    def _state(self, worker: _Worker, node: str, state: str, text: str) -> None:
+    def _state(self, worker: WorkerRecord, node: str, state: str, text: str) -> None:
         if state:
             worker.states[node] = state
         self._watcher.state(node, state or worker.states[node], text)
         if state == "running" and self._first_frame is None:
             self._first_frame = time.monotonic()
+        if state == "finished":
+            self._close(node)
+            self._drain_if_all_sinks_ended()
         if not self._started and not self._draining:
             states = [s for w in self._workers for s in w.states.values()]
             if all(s == "ready" for s in states) and all(w.identity for w in self._workers):
@@ -381,19 +393,30 @@ class Supervisor:
         if again and may_restart(policy, worker.restarts, now=time.monotonic()):
             self._watcher.event(message)
             return  # its process ends by itself and is started again
-        self._tell_all("gone", node=node)
+        self._close(node)
         self._give_up((node,), message, fields["exit_status"])
 
     # ---- orders --------------------------------------------------------------------------------
 
+    def _close(self, node: str) -> None:
+        """Tells all that a node takes no more pictures; what it has made is still handed on."""
+        self._closed.add(node)
+        self._tell_all("closed", node=node)
+
+    def _drain_if_all_sinks_ended(self) -> None:
+        """Nobody watches any more: a source that has not ended by itself would run for nothing."""
+        sinks = [node.name for node in self.plan.nodes if node.role == "sink"]
+        if all(self._of_node[s].states[s] == "finished" or self._of_node[s].over for s in sinks):
+            self._drain()
+
     def _drain(self) -> None:
         if not self._draining:
             self._draining = True
-            self._progress = (-1, time.monotonic())
             self._tell_all("drain")
             for worker in self._workers:
                 if worker.start_at is not None:  # died, and waits to be started again
                     worker.start_at = None
+                    worker.restarts.pop()
                     self._over(worker)
 
     def _abort(self) -> None:
@@ -409,7 +432,7 @@ class Supervisor:
         for worker in self._workers:
             self._tell(worker, kind, **fields)
 
-    def _tell(self, worker: _Worker, kind: str, **fields: Any) -> None:
+    def _tell(self, worker: WorkerRecord, kind: str, **fields: Any) -> None:
         if worker.identity is None or worker.process is None:
             return  # it is told everything when it says hello
         try:
@@ -420,18 +443,8 @@ class Supervisor:
             if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise
 
-    def _pass_lines(self, worker: _Worker) -> None:
+    def _pass_lines(self, worker: WorkerRecord, *, rest: bool = False) -> None:
+        """Passes on what a worker has written; with `rest` all of it, the last line included."""
         assert worker.process is not None
-        for line in worker.process.lines():
+        for line in worker.process.lines(rest=rest):
             self._watcher.line(worker.plan.name, mask(line))
-
-
-def _private_folder() -> str:
-    """A new folder for the run's sockets, for this user alone (0700)."""
-    base = tempfile.gettempdir()
-    if len(base) > LONGEST_BASE:
-        base = "/tmp"
-    try:
-        return tempfile.mkdtemp(prefix="streamer-", dir=base)
-    except OSError as error:
-        raise RunError(f"no folder for sockets in {base}: {error.strerror}") from error

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import threading
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -37,6 +38,9 @@ _NODE_CELLS: Final = (
 _LINK_CELLS: Final = ("offered", "received")
 
 
+_adding = threading.RLock()  # garbage, and slots with it, may be collected while it is held
+
+
 class Cell:
     """One integer of the board."""
 
@@ -47,8 +51,9 @@ class Cell:
         self._index = index
 
     def add(self, count: int = 1) -> None:
-        """Counts."""
-        self._cells[self._index] += count
+        """Counts; also from several threads of the worker."""
+        with _adding:
+            self._cells[self._index] += count
 
     def set(self, value: int) -> None:
         """Overwrites."""
@@ -149,8 +154,3 @@ class Board:
             os.close(fd)
             raise SlabError(f"no {size} bytes for counters: {error.strerror}") from error
         return fd
-
-
-def total(dropped: Mapping[Drop, Cell]) -> int:
-    """Sum of the drops of one node or link."""
-    return sum(cell.value for cell in dropped.values())

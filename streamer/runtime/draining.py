@@ -1,0 +1,38 @@
+"""Whether a run that is to end gets on with it, or hangs; the time is an argument."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+DRAIN_IDLE: Final = 30.0
+"""seconds in which no node gets on, after which a drain becomes an abort"""
+FINISH_IDLE: Final = 120.0
+"""the same while an output is being finished: a large file may have to be written out"""
+
+
+class DrainWatch:
+    """Remembers when something moved last."""
+
+    def __init__(self) -> None:
+        self._seen: tuple[int, tuple[str, ...]] | None = None
+        self._since = 0.0
+
+    def idle(self, done: int, states: Iterable[str], now: float) -> float | None:
+        """Seconds that nothing has moved for, if that is too long; else None.
+
+        Args:
+            done: a count that grows with everything that nodes do.
+            states: of all nodes.
+            now: seconds on a clock that does not go back.
+        """
+        seen = (done, tuple(states))
+        if seen != self._seen:
+            self._seen, self._since = seen, now
+            return None
+        idle = now - self._since
+        longest = FINISH_IDLE if "finishing" in seen[1] else DRAIN_IDLE
+        return idle if idle > longest else None
+
+    def __repr__(self) -> str:
+        return f"<DrainWatch {self._seen}>"

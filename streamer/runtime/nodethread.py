@@ -1,0 +1,238 @@
+"""One node of a worker: its thread, its inlets and its outlets, from opening to closing."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+import traceback
+from typing import TYPE_CHECKING, Any, Final
+
+from streamer import registry
+from streamer.errors import NodeError, StreamerError
+from streamer.graph.plan import LinkPlan, NodePlan, Plan
+from streamer.link.inlet import Inlet
+from streamer.link.outlet import Consumer, Outlet
+from streamer.masking import mask
+from streamer.nodebase import Join, Node
+from streamer.runtime.addresses import endpoint_of, local_endpoint_of
+from streamer.runtime.context import RuntimeContext
+from streamer.runtime.feed import Feed
+from streamer.runtime.loops import Loop
+from streamer.runtime.output import CancelledRun
+
+if TYPE_CHECKING:
+    from streamer.runtime.worker import Worker
+
+LONGEST_TEXT: Final = 4000
+"""characters of an error's message that reach the supervisor"""
+
+_log = logging.getLogger("streamer.worker")
+
+
+class NodeThread:
+    """See the module; the methods are for the worker's main thread."""
+
+    def __init__(self, worker: Worker, node: NodePlan) -> None:
+        self._worker = worker
+        self.plan = node
+        self.links_in = worker.plan.inputs(node.name)
+        self.video = self._outlet("video")
+        self.audio = self._outlet("audio")
+        self.ended = False
+        self.retry = False
+        """whether it failed in a way that starting the process again may mend"""
+        self.drain_at: float | None = None
+        self.context = RuntimeContext(
+            plan=worker.plan,
+            node=node,
+            incarnation=worker.incarnation,
+            board=worker.board.nodes[node.name],
+            outlet=self.video,
+            tell=worker.tell,
+            aborted=worker.aborted,
+        )
+        self.feed: Feed | None = None
+        self.thread = threading.Thread(target=self._main, name=node.name, daemon=True)
+
+    @property
+    def outlets(self) -> tuple[Outlet, ...]:
+        """The outlets that somebody consumes."""
+        return tuple(outlet for outlet in (self.video, self.audio) if outlet is not None)
+
+    def drain(self) -> None:
+        """Asks a source to end."""
+        if self.plan.role == "source" and self.drain_at is None:
+            self.drain_at = time.monotonic()
+            self.context.stopping.set()
+            self._worker.started.set()
+
+    def consumer_down(self, link: LinkPlan, incarnation: int) -> None:
+        """The process of a consumer has died."""
+        self._outlet_of(link).consumer_down(link.target, incarnation)
+
+    def consumer_gone(self, link: LinkPlan) -> None:
+        """A consumer will not come back."""
+        self._outlet_of(link).consumer_gone(link.target)
+
+    def producer_changed(self, link: LinkPlan) -> None:
+        """The producer of a link has been started again, or will not come back."""
+        # Where the link is not there yet, the node's thread sees the change once it has made it.
+        if self.feed is not None and link.key in self.feed.links:
+            self.feed.call(lambda: self._turn(link))
+
+    def _outlet_of(self, link: LinkPlan) -> Outlet:
+        outlet = self.video if link.media == "video" else self.audio
+        assert outlet is not None
+        return outlet
+
+    def _outlet(self, media: str) -> Outlet | None:
+        plan, worker = self._worker.plan, self._worker
+        links = [link for link in plan.outputs(self.plan.name) if link.media == media]
+        if not links:
+            return None
+        return Outlet(
+            worker.zmq,
+            endpoints=(
+                endpoint_of(worker.folder, plan, links[0], worker.incarnation),
+                local_endpoint_of(links[0]),
+            ),
+            incarnation=worker.incarnation,
+            consumers=[
+                Consumer(
+                    name=link.target,
+                    queue=link.queue,
+                    depth=_depth(plan, link),
+                    board=worker.board.links[link.key],
+                )
+                for link in links
+            ],
+        )
+
+    def _turn(self, link: LinkPlan) -> None:
+        """Turns to the present producer of a link, in the node's thread."""
+        assert self.feed is not None
+        inlet, worker = self.feed.links[link.key][1], self._worker
+        incarnation = worker.incarnations[link.source]
+        if inlet.producer != incarnation:
+            if link.source in worker.node_names:
+                endpoint = local_endpoint_of(link)
+            else:
+                endpoint = endpoint_of(worker.folder, worker.plan, link, incarnation)
+            inlet.connect(endpoint, incarnation)
+        if link.source in worker.gone:
+            inlet.producer_gone()
+
+    def _main(self) -> None:
+        worker, name = self._worker, self.plan.name
+        try:
+            worker.tell("state", node=name, state="opening", text="")
+            node_class = registry.load(self.plan.entry)
+            node = node_class(node_class.Params(**self.plan.params))
+            node.context = self.context
+            self.feed = Feed(node.accepts)
+            try:
+                self._run(node)
+            except BaseException:
+                self._close(node, failed=True)
+                raise
+            self._close(node, failed=False)
+            worker.tell("state", node=name, state="finished", text="")
+        except CancelledRun:
+            pass
+        except StreamerError as error:
+            self.retry = error.retry
+            self._failed(str(error), error.exit_status)
+            _log.debug("%s failed", name, exc_info=True)
+        except BaseException as error:
+            # What nobody foresaw may have left the process in any state: the worker ends now, and
+            # the supervisor starts another. Nothing of it is printed unmasked.
+            sys.stderr.write(mask(f"{name}: {traceback.format_exc()}"))
+            sys.stderr.flush()
+            self.retry = True
+            self._failed(f"{type(error).__name__}: {error}", StreamerError.exit_status)
+        finally:
+            if not self.retry:
+                for outlet in self.outlets:
+                    outlet.finish()
+            if self.feed is not None:
+                self.feed.close()
+            self.ended = True
+            worker.ring()
+
+    def _run(self, node: Node[Any]) -> None:
+        worker = self._worker
+        assert self.feed is not None
+        node.open()
+        for link in self.links_in:
+            self.feed.add(link, self._inlet(link, node))
+            self._turn(link)
+        worker.tell("state", node=self.plan.name, state="ready", text="")
+        if self.plan.role == "source":
+            worker.started.wait()
+        if not (self.context.stopping.is_set() or worker.aborted.is_set()):
+            self._loop(node)
+
+    def _close(self, node: Node[Any], *, failed: bool) -> None:
+        """Closes the node; an error is its failure, unless it has failed already."""
+        try:
+            node.close()
+        except Exception as error:
+            if failed:
+                _log.warning("%s could not be closed: %s", self.plan.name, mask(str(error)))
+            elif isinstance(error, StreamerError):
+                raise
+            else:
+                # All its work is done: starting it again would not help.
+                sys.stderr.write(mask(f"{self.plan.name}: {traceback.format_exc()}"))
+                raise NodeError(f"could not be closed: {type(error).__name__}: {error}") from error
+
+    def _failed(self, text: str, exit_status: int) -> None:
+        self._worker.tell(
+            "failed",
+            node=self.plan.name,
+            text=mask(text)[:LONGEST_TEXT],
+            exit_status=exit_status,
+            retry=self.retry,
+        )
+
+    def _inlet(self, link: LinkPlan, node: Node[Any]) -> Inlet:
+        assert self.feed is not None
+        window = 1 if link.queue == "latest" and link.media == "video" else link.depth
+        if isinstance(node, Join):
+            window += 1  # a join keeps one picture while it waits for the next
+        return Inlet(
+            self._worker.zmq,
+            consumer=self.plan.name,
+            incarnation=self._worker.incarnation,
+            window=window,
+            board=self._worker.board.links[link.key],
+            on_release=self.feed.ring,
+        )
+
+    def _loop(self, node: Node[Any]) -> None:
+        worker, name = self._worker, self.plan.name
+        assert self.feed is not None
+
+        def tell(state: str) -> None:
+            worker.tell("state", node=name, state=state, text="")
+
+        Loop(
+            node=node,
+            context=self.context,
+            board=worker.board.nodes[name],
+            feed=self.feed,
+            outlet=self.video,
+            audio=self.audio,
+            aborted=worker.aborted,
+            frames=worker.plan.frames,
+            running=lambda: tell("running"),
+            finishing=lambda: tell("finishing"),
+        ).run()
+
+
+def _depth(plan: Plan, link: LinkPlan) -> int:
+    # A join keeps one picture of each input while it waits for the next.
+    joins = plan.node(link.target).role == "join"
+    return link.depth + (1 if joins and link.queue == "wait" else 0)
