@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 
@@ -24,6 +25,7 @@ def check(graph: GraphDraft, report: Report) -> None:
     for cycle in cycles(graph.nodes):
         _report_cycle(cycle, graph.nodes, report)
     _check_formats(graph.nodes, report)
+    _check_files(graph.nodes, report)
     _check_workers(graph, report)
 
 
@@ -161,6 +163,23 @@ def _check_formats(nodes: Mapping[str, Draft], report: Report) -> None:
             )
             message = f"{node.name}: no pixel format suits all that take its pictures: {lists}"
             report(node.place.problem(f"{message}; put a preprocess before one of them"))
+
+
+def _check_files(nodes: Mapping[str, Draft], report: Report) -> None:
+    """An output must not write a file that is read, or that another output writes."""
+    used: dict[str, tuple[str, str]] = {}
+    for role, does in (("source", "reads"), ("sink", "writes")):
+        for node in nodes.values():
+            url = node.given.get("url") if node.role == role else None
+            if not isinstance(url, str) or ":" in url or url.startswith("/dev/"):
+                continue
+            path = os.path.realpath(url)
+            if role == "sink" and path in used:
+                other, verb = used[path]
+                place = node.given_tree.place if node.given_tree else node.place
+                rule = f"is the file that {other} {verb}; choose another name"
+                report(place.problem(f"{node.name}.url: {url!r} {rule}"))
+            used[path] = (node.name, does)
 
 
 def _list(formats: Sequence[str]) -> str:

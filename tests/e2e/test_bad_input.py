@@ -84,6 +84,12 @@ def test_outputs_that_cannot_be(
     one_message(done, done.returncode, "sink", said)
 
 
+def test_the_source_itself_is_never_written(streamer: Run, clip: Path) -> None:
+    before = clip.read_bytes()
+    one_message(streamer("style", clip, clip), 2, "sink.url", "the file that source reads")
+    assert clip.read_bytes() == before
+
+
 def test_a_full_disk(streamer: Run, clip: Path, tmp_path: Path) -> None:
     done = streamer(
         *("run", QUICKSTART, "--set", f"source.url={clip}", "--set", "prepare.size=384x384"),
