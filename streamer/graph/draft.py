@@ -302,33 +302,66 @@ def _check_params(draft: Draft, value: Value, report: Report) -> None:
     if entry is not None and draft.given_tree is None and entry.value.plain() is not None:
         return  # no mapping: reported
     given = draft.given_tree or Mapping(entry.place if entry else draft.place)
+    draft.params = checked_params(
+        draft.name,
+        draft.uses or "?",
+        node_class,
+        given,
+        report,
+        title=lambda path: _title(("nodes", draft.name, "with", *path)),
+        otherwise=draft.uses_place,
+    )
+
+
+def checked_params(
+    name: str,
+    kind: str,
+    node_class: type[Node[Any]],
+    given: Mapping,
+    report: Report,
+    *,
+    title: Callable[[Sequence[str | int]], str],
+    otherwise: Place,
+) -> Params | None:
+    """The parameters of a node, or None if they are wrong.
+
+    Args:
+        name: of the node.
+        kind: of the node, as in the file.
+        node_class: of that kind.
+        given: as in the file.
+        report: called for each mistake.
+        title: the name of a parameter's path in messages.
+        otherwise: the place of a mistake that has none in `given`.
+    """
     names = field_names(node_class.Params)
 
     def unknown(path: Sequence[str | int], key: str) -> str:
-        kind = f"{draft.uses} has no such parameter" if not path else "is not known"
-        return f"{kind}; {near(key, names)}" if not path else kind
+        said = f"{kind} has no such parameter" if not path else "is not known"
+        return f"{said}; {near(key, names)}" if not path else said
 
     def wanted(path: Sequence[str | int]) -> str:
-        for name, item in node_class.Params.model_fields.items():
-            if len(path) == 1 and (item.alias or name) == path[0]:
+        for field_name, item in node_class.Params.model_fields.items():
+            if len(path) == 1 and (item.alias or field_name) == path[0]:
                 return inspect.cleandoc(item.description or "").replace("\n", " ")
         return ""
 
     try:
-        draft.params = node_class.Params.model_validate(given.plain())
+        return node_class.Params.model_validate(given.plain())
     except ValidationError as error:
         for problem in explain(
             error.errors(include_url=False),
             given,
             place=given.place,
-            title=lambda path: _title(("nodes", draft.name, "with", *path)),
+            title=title,
             unknown=unknown,
             wanted=wanted,
         ):
             report(problem)
     except Exception as error:  # a validator of someone else's may raise anything
         text = hide(str(error), given)
-        report(draft.uses_place.problem(f"{draft.name}.with: {type(error).__name__}: {text}"))
+        report(otherwise.problem(f"{name}.with: {type(error).__name__}: {text}"))
+    return None
 
 
 def _workers(

@@ -1,0 +1,95 @@
+"""Parameters of a graph that runs: read, checked, changed one at a time.
+
+A field of a node's `Params` can change between two pictures if it says so:
+`Field(..., json_schema_extra={"live": True})`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from streamer.errors import ParameterError, Problem
+from streamer.graph.draft import checked_params, load_kind
+from streamer.graph.plan import NodePlan, Plan
+from streamer.graph.tree import Mapping, Place, tree_of
+from streamer.graph.wording import field_names, near
+from streamer.masking import MASK, is_secret_name
+from streamer.nodebase import Node
+
+
+def live_names(node_class: type[Node[Any]]) -> tuple[str, ...]:
+    """Names of the parameters that can change while a node runs."""
+    return tuple(
+        field.alias or name
+        for name, field in node_class.Params.model_fields.items()
+        if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("live")
+    )
+
+
+def current(plan: Plan, path: str) -> Any:
+    """The value of a parameter, its default where the graph gives none.
+
+    Args:
+        plan: with the parameters as they are now.
+        path: `NODE.KEY`.
+
+    Raises:
+        ParameterError: there is no such node or parameter.
+    """
+    node, node_class, key = _resolve(plan, path)
+    if is_secret_name(key):
+        return MASK
+    params = node_class.Params(**node.params).model_dump(mode="json", by_alias=True)
+    return params[key]
+
+
+def changed(plan: Plan, path: str, value: Any) -> NodePlan:
+    """The node of a plan with one parameter changed.
+
+    Args:
+        plan: with the parameters as they are now.
+        path: `NODE.KEY`.
+        value: JSON types.
+
+    Raises:
+        ParameterError: there is no such parameter, it cannot change while the graph runs, or the
+            value is wrong.
+    """
+    node, node_class, key = _resolve(plan, path)
+    live = live_names(node_class)
+    if key not in live:
+        names = f"{', '.join(live)} can" if live else "none of its parameters can"
+        raise ParameterError(f"{path} cannot change while the graph runs; {names}")
+    problems: list[Problem] = []
+    given = tree_of({**node.params, key: value}, Place("set"), problems.append)
+    params = None
+    if not problems and isinstance(given, Mapping):
+        params = checked_params(
+            node.name,
+            node.uses,
+            node_class,
+            given,
+            problems.append,
+            title=lambda steps: ".".join(map(str, (node.name, *steps))),
+            otherwise=Place("set"),
+        )
+    if params is None:
+        raise ParameterError("; ".join(problem.message for problem in problems))
+    return replace(node, params={**node.params, key: value})
+
+
+def _resolve(plan: Plan, path: str) -> tuple[NodePlan, type[Node[Any]], str]:
+    name, dot, key = path.partition(".")
+    if not dot or not name or not key:
+        raise ParameterError(f"write NODE.KEY, as in style.prompt, not {path!r}")
+    try:
+        node = plan.node(name)
+    except KeyError:
+        known = near(name, [node.name for node in plan.nodes])
+        raise ParameterError(f"unknown node {name!r}; {known}") from None
+    node_class = load_kind(node.entry)
+    names = field_names(node_class.Params)
+    if key not in names:
+        raise ParameterError(f"{path}: {node.uses} has no such parameter; {near(key, names)}")
+    return node, node_class, key
