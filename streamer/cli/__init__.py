@@ -20,7 +20,7 @@ from streamer.masking import mask
 
 
 class Command(NamedTuple):
-    """One command: its name, the module that has it, and its line in the help."""
+    """One command: its name, where it is (`module`, or `module:attribute`), its line in the help."""
 
     name: str
     module: str
@@ -31,6 +31,8 @@ class Command(NamedTuple):
 COMMANDS: Final = (
     Command("run", "streamer.cli.run", "Run a graph.", "Run"),
     Command("style", "streamer.cli.style", "Restyle a video without writing a graph.", "Run"),
+    Command("get", "streamer.cli.parameters:get", "Print a parameter of a running graph.", "Run"),
+    Command("set", "streamer.cli.parameters:set_", "Change one while it runs.", "Run"),
     Command(
         "check", "streamer.cli.check", "Check a graph file and say what it comes to.", "Graphs"
     ),
@@ -137,7 +139,9 @@ def _placeholder() -> None:
 
 def _load(item: Command) -> Callable[..., Any] | typer.Typer:
     try:
-        function: Callable[..., Any] | typer.Typer = import_module(item.module).command
+        module, _, attribute = item.module.partition(":")
+        function: Callable[..., Any] | typer.Typer
+        function = getattr(import_module(module), attribute or "command")
     except (ImportError, AttributeError) as error:
         raise StreamerError(f"the command {item.name!r} cannot be loaded: {error}") from error
     return function
