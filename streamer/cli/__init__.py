@@ -20,7 +20,7 @@ from streamer.masking import mask
 
 
 class Command(NamedTuple):
-    """One command: its name, where it is (`module`, or `module:attribute`), its line in the help."""
+    """One command: its name, `module` or `module:attribute`, and its line in the help."""
 
     name: str
     module: str
