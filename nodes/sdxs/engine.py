@@ -1,88 +1,123 @@
-"""The one-step engine: pictures in, styled pictures out."""
+"""The one-step engine: pictures in, styled pictures out.
+
+`OneStep` is what every model offers; `OneStep.load` picks the class that runs the model: the
+bundled one is `nodes.sdxs.small`, published checkpoints are `nodes.sdxs.checkpoint`.
+"""
 
 from __future__ import annotations
 
 import operator
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nodes.sdxs import vocabulary
-from nodes.sdxs.backends import Backend, choose
-from nodes.sdxs.bundle import Bundle
-from nodes.sdxs.tokens import read_tokens
+from nodes.sdxs.names import ModelName
+
+if TYPE_CHECKING:
+    from nodes.sdxs.names import Lora
 
 Bytes = NDArray[np.uint8]
-Floats = NDArray[np.float32]
 
 STRONGEST_HOLD = 2.0
 LARGEST_SEED = 2**32 - 1
 
 
-class OneStep:
-    """A one-step image-conditioned diffusion model, loaded and ready.
+class OneStep(ABC):
+    """A one-step diffusion model, loaded and ready.
 
     Make one with `OneStep.load`. The settings `prompt`, `conditioning_scale` and `seed` can change
-    between any two pictures and cost nothing. One engine serves one thread at a time.
+    between any two pictures. One engine serves one thread at a time.
 
     The result depends on the picture and the settings alone: the noise is drawn once from the
     seed, so a still picture stays still.
     """
 
-    def __init__(self, bundle: Bundle, backend: Backend) -> None:
-        self._bundle = bundle
-        self._backend = backend
-        self._table = read_tokens(bundle)
-        self._noises: dict[tuple[int, int, int], Floats] = {}
+    def __init__(self) -> None:
         self._prompt = ""
         self._scale = 1.0
-        self._seed = -1
-        self.prompt = bundle.styles[0]
-        self.conditioning_scale = 1.0
-        self.seed = 0
+        self._seed = 0
 
-    @classmethod
+    @staticmethod
     def load(
-        cls,
         model: str | Path = "bundled",
         *,
+        control: str | Path | Sequence[str | Path] | None = None,
+        lora: Sequence[str | Path | Lora] = (),
+        vae: str = "tiny",
         device: str = "cpu",
         dtype: str = "auto",
         backend: str = "auto",
         threads: int | None = None,
+        text_encoder: str = "auto",
     ) -> OneStep:
         """Loads a model.
 
         Args:
-            model: `"bundled"`, or a folder in the layout of `nodes.sdxs.bundle`.
+            model: `"bundled"`; a repository of the Hugging Face hub that `streamer pull` has
+                fetched, as `"IDKiro/sdxs-512-dreamshaper"`, with `@revision` if need be; a folder
+                in diffusers' layout, or in that of `nodes.sdxs.bundle`; or `"random:NAME"`, the
+                exact architecture with seeded random weights.
+            control: A ControlNet, or several, each as a repository, a folder or `"random"`.
+            lora: Adapters that are merged into the weights, in this order.
+            vae: Which decoder of a checkpoint: `"tiny"` or `"large"`.
             device: `"cpu"`, or any that torch knows, as `"cuda:0"`.
             dtype: Arithmetic: `"auto"`, `"float32"`, `"bfloat16"` or `"float16"`. Automatic is
-                bfloat16 in OpenVINO where the processor has instructions for it, float16 on
-                CUDA, float32 elsewhere.
+                float16 on CUDA, bfloat16 in OpenVINO where the processor has instructions for
+                it, float32 elsewhere.
             backend: `"auto"`, `"openvino"` or `"torch"`. Automatic is OpenVINO on the CPU where
                 it is installed and the model brings a graph for it, torch elsewhere.
             threads: How many the network may use; None leaves it to the backend.
+            text_encoder: Of a checkpoint: `"keep"` it for other prompts, `"release"` it after
+                each, or `"auto"`, which releases it where memory is short.
 
         Raises:
-            FileNotFoundError: There is no such model.
-            ValueError: An argument is unknown or does not fit the others.
+            FileNotFoundError: There is no such model here; the message says how to get it.
+            ValueError: An argument is unknown or does not fit the others, or the files are not
+                what the model needs.
             ImportError: The backend that was named is not installed.
         """
-        bundle = Bundle.open(model)
-        return cls(
-            bundle, choose(bundle, backend=backend, device=device, dtype=dtype, threads=threads)
+        name = ModelName.parse(model)
+        if name.is_bundle:
+            from nodes.sdxs.small import SmallOneStep
+
+            for what, given in (("control", control), ("lora", tuple(lora))):
+                if given:
+                    raise ValueError(
+                        f"model {name} takes no {what}: the picture itself is its condition; "
+                        "load a published checkpoint instead"
+                    )
+            return SmallOneStep.open(
+                model, device=device, dtype=dtype, backend=backend, threads=threads
+            )
+        from nodes.sdxs.checkpoint.engine import CheckpointOneStep
+
+        return CheckpointOneStep.open(
+            name,
+            control=control,
+            lora=lora,
+            vae=vae,
+            device=device,
+            dtype=dtype,
+            backend=backend,
+            threads=threads,
+            text_encoder=text_encoder,
         )
 
     @staticmethod
     def prompts_of(model: str | Path = "bundled") -> tuple[str, ...]:
-        """The vocabulary of a model, without loading it.
+        """The vocabulary of a model, without loading it; empty where any text will do.
 
         Raises:
             FileNotFoundError: There is no such model.
             ValueError: The folder holds no model.
         """
-        return Bundle.open(model).styles
+        from nodes.sdxs.bundle import Bundle
+
+        return Bundle.open(model).styles if ModelName.parse(model).is_bundle else ()
 
     @staticmethod
     def check_prompt(prompt: str, model: str | Path = "bundled") -> None:
@@ -92,57 +127,65 @@ class OneStep:
             ValueError: As when setting `prompt`.
             FileNotFoundError: There is no such model.
         """
-        bundle = Bundle.open(model)
-        vocabulary.parse(prompt, known=bundle.styles, model=bundle.name)
+        from nodes.sdxs import texts, vocabulary
+        from nodes.sdxs.bundle import Bundle
+
+        if ModelName.parse(model).is_bundle:
+            bundle = Bundle.open(model)
+            vocabulary.parse(prompt, known=bundle.styles, model=bundle.name)
+        else:
+            texts.parse(prompt)
 
     @property
+    @abstractmethod
+    def name(self) -> str:
+        """The model, as it was asked for."""
+
+    @property
+    @abstractmethod
     def prompts(self) -> tuple[str, ...]:
-        """The styles that a prompt can name."""
-        return self._bundle.styles
+        """The styles that a prompt can name; empty where any text will do."""
 
     @property
+    @abstractmethod
     def native_size(self) -> tuple[int, int]:
         """Width and height in pixels that the model was made for; others work."""
-        return self._bundle.native_size
 
     @property
+    @abstractmethod
     def multiple(self) -> int:
         """Width and height must be multiples of this."""
-        return self._bundle.multiple
 
     @property
+    @abstractmethod
     def backend(self) -> str:
         """What computes: `"openvino"` or `"torch"`."""
-        return self._backend.name
 
     @property
+    @abstractmethod
     def dtype(self) -> str:
         """The arithmetic that was chosen: `"float32"`, `"bfloat16"` or `"float16"`."""
-        return self._backend.dtype
 
     @property
     def prompt(self) -> str:
         """The style, or a blend such as `ink:0.7 comic:0.3`.
 
-        Setting it raises ValueError if it names a style that the model does not know.
+        Setting it raises ValueError if the model cannot take it; the old one stays then.
         """
         return self._prompt
 
     @prompt.setter
     def prompt(self, prompt: str) -> None:
-        weights = vocabulary.parse(prompt, known=self.prompts, model=self._bundle.name)
-        tokens = np.zeros(self._table.shape[1:], np.float32)
-        for style, weight in weights.items():
-            tokens += np.float32(weight) * self._table[self.prompts.index(style)]
-        self._tokens = tokens[None]
+        self._take_prompt(prompt)
         self._prompt = prompt
 
     @property
     def conditioning_scale(self) -> float:
-        """How firmly the source picture holds, 0 to 2.
+        """How firmly the picture steers, 0 to 2; 1 is as trained.
 
-        1 is the style as it was trained. Above 1 the source comes through, until at 2 it is
-        nearly all there is; below 1 the style departs from it further than it was trained to.
+        Of the bundled model, 2 leaves nearly nothing but the source and 0 departs from it further
+        than it was trained to. Of a checkpoint with a ControlNet, it multiplies what that adds, so
+        that 0 leaves the prompt alone.
 
         Setting it raises ValueError if it is not a number from 0 to 2.
         """
@@ -154,12 +197,11 @@ class OneStep:
         if not 0 <= number <= STRONGEST_HOLD:
             raise ValueError(f"conditioning_scale must be from 0 to 2, not {scale!r}")
         self._scale = number
-        # What the source does not hold, the U-Net's step changes.
-        self._strength = np.full((1, 1, 1, 1), STRONGEST_HOLD - number, np.float32)
+        self._take_scale(number)
 
     @property
     def seed(self) -> int:
-        """Which noise lies beside the picture: another seed is another sheet of paper.
+        """Which noise: another seed is another sheet of paper, or another picture.
 
         Setting it raises ValueError if it is not an integer from 0 to 2³² − 1.
         """
@@ -173,25 +215,33 @@ class OneStep:
             raise ValueError(f"seed must be an integer, not {seed!r}") from None
         if not 0 <= number <= LARGEST_SEED:
             raise ValueError(f"seed must be from 0 to {LARGEST_SEED}, not {number}")
-        if number != self._seed:
-            self._noises.clear()
-        self._seed = number
+        changed, self._seed = number != self._seed, number
+        if changed:
+            self._take_seed()
 
-    def __call__(self, image: Bytes, out: Bytes | None = None) -> Bytes:
+    def __call__(
+        self, image: Bytes, out: Bytes | None = None, *, control: Bytes | None = None
+    ) -> Bytes:
         """Styles a picture, or a batch of pictures.
 
         Args:
             image: uint8 RGB, height × width × 3, or count × height × width × 3.
             out: Receives the result; uint8 of the same shape. It may be `image` itself.
+            control: Picture for the ControlNet, of the shape of `image`; `image` by default.
 
         Returns:
             `out`, or a new array if there is none.
 
         Raises:
-            ValueError: Shape or type are not as above, or a side is not a multiple of
-                `multiple`.
+            ValueError: Shape or type are not as above, a side is not a multiple of `multiple`, or
+                `control` was given to a model without ControlNet.
         """
         batch, height, width = self._checked(image)
+        if control is not None and (control.shape != image.shape or control.dtype != np.uint8):
+            raise ValueError(
+                f"control must be uint8 of shape {image.shape}, not {control.dtype} of "
+                f"{control.shape}"
+            )
         if out is None:
             out = np.empty(image.shape, np.uint8)
         elif out.shape != image.shape or out.dtype != np.uint8:
@@ -201,18 +251,15 @@ class OneStep:
         elif not out.flags.writeable:
             raise ValueError("out is read-only")
         shape = (batch, height, width, 3)
-        # Both backends refuse to look at read-only memory: that is copied, as is what has gaps.
+        # No backend looks at read-only memory: that is copied, as is what has gaps.
         pixels = np.require(image, requirements=("C", "W")).reshape(shape)
-        # The backend writes straight into `out` where it can.
+        guide = (
+            None if control is None else np.require(control, requirements=("C", "W")).reshape(shape)
+        )
+        # The model writes straight into `out` where it can.
         direct = out.flags.c_contiguous and not np.may_share_memory(out, pixels)
         target = out.reshape(shape) if direct else np.empty(shape, np.uint8)
-        self._backend.run(
-            pixels,
-            _repeat(self._tokens, batch),
-            self._noise(batch, height, width),
-            _repeat(self._strength, batch),
-            out=target,
-        )
+        self._paint(pixels, guide, target)
         if not direct:
             out[...] = target.reshape(out.shape)
         return out
@@ -225,15 +272,35 @@ class OneStep:
         """
         blank = np.zeros((batch, height, width, 3), np.uint8)
         self._checked(blank)
-        self._backend.prepare((batch, height, width))
+        self._prepare(batch, height, width)
         self(blank)
 
     def __repr__(self) -> str:
         return (
-            f"OneStep({self._bundle.name!r}, {self.backend}, {self.dtype}, "
+            f"OneStep({self.name!r}, {self.backend}, {self.dtype}, "
             f"prompt={self.prompt!r}, conditioning_scale={self.conditioning_scale:g}, "
             f"seed={self.seed})"
         )
+
+    @abstractmethod
+    def _take_prompt(self, prompt: str) -> None:
+        """Gets ready for a prompt; raises ValueError, and changes nothing, if it cannot be."""
+
+    @abstractmethod
+    def _take_scale(self, scale: float) -> None:
+        """Gets ready for a conditioning scale, checked already."""
+
+    @abstractmethod
+    def _take_seed(self) -> None:
+        """Gets ready for `self.seed`."""
+
+    @abstractmethod
+    def _prepare(self, batch: int, height: int, width: int) -> None:
+        """Does what depends on the size alone."""
+
+    @abstractmethod
+    def _paint(self, image: Bytes, control: Bytes | None, out: Bytes) -> None:
+        """One step from uint8 NHW3 to uint8 NHW3, all contiguous; `out` shares no memory."""
 
     def _checked(self, image: Bytes) -> tuple[int, int, int]:
         if image.dtype != np.uint8 or image.ndim not in (3, 4) or image.shape[-1] != 3:
@@ -251,22 +318,6 @@ class OneStep:
                 f"{near} would fit"
             )
         return batch, height, width
-
-    def _noise(self, batch: int, height: int, width: int) -> Floats:
-        shape = (batch, height, width)
-        if shape not in self._noises:
-            if len(self._noises) >= 4:
-                self._noises.clear()
-            shrink = self._bundle.shrink
-            noise = np.random.default_rng(self.seed).standard_normal(
-                (1, self._bundle.noise_channels, height // shrink, width // shrink), np.float32
-            )
-            self._noises[shape] = _repeat(noise, batch)
-        return self._noises[shape]
-
-
-def _repeat(array: Floats, count: int) -> Floats:
-    return array if count == 1 else np.repeat(array, count, axis=0)
 
 
 def _number(name: str, value: float) -> float:

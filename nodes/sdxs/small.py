@@ -1,0 +1,122 @@
+"""Small models in the layout of `nodes.sdxs.bundle`, the bundled one among them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nodes.sdxs import vocabulary
+from nodes.sdxs.backends import Backend, choose
+from nodes.sdxs.bundle import Bundle
+from nodes.sdxs.engine import STRONGEST_HOLD, Bytes, OneStep
+from nodes.sdxs.tokens import read_tokens
+
+Floats = NDArray[np.float32]
+
+
+class SmallOneStep(OneStep):
+    """A model whose condition is the picture itself and whose prompts are a fixed vocabulary."""
+
+    def __init__(self, bundle: Bundle, backend: Backend) -> None:
+        super().__init__()
+        self._bundle = bundle
+        self._backend = backend
+        self._table = read_tokens(bundle)
+        self._noises: dict[tuple[int, int, int], Floats] = {}
+        self.prompt = bundle.styles[0]
+        self.conditioning_scale = 1.0
+
+    @classmethod
+    def open(
+        cls,
+        model: str | Path,
+        *,
+        device: str,
+        dtype: str,
+        backend: str,
+        threads: int | None,
+    ) -> SmallOneStep:
+        """See `OneStep.load`."""
+        bundle = Bundle.open(model)
+        return cls(
+            bundle, choose(bundle, backend=backend, device=device, dtype=dtype, threads=threads)
+        )
+
+    @property
+    def name(self) -> str:
+        """See `OneStep.name`."""
+        return self._bundle.name
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """See `OneStep.prompts`."""
+        return self._bundle.styles
+
+    @property
+    def native_size(self) -> tuple[int, int]:
+        """See `OneStep.native_size`."""
+        return self._bundle.native_size
+
+    @property
+    def multiple(self) -> int:
+        """See `OneStep.multiple`."""
+        return self._bundle.multiple
+
+    @property
+    def backend(self) -> str:
+        """See `OneStep.backend`."""
+        return self._backend.name
+
+    @property
+    def dtype(self) -> str:
+        """See `OneStep.dtype`."""
+        return self._backend.dtype
+
+    def _take_prompt(self, prompt: str) -> None:
+        weights = vocabulary.parse(prompt, known=self.prompts, model=self.name)
+        tokens = np.zeros(self._table.shape[1:], np.float32)
+        for style, weight in weights.items():
+            tokens += np.float32(weight) * self._table[self.prompts.index(style)]
+        self._tokens = tokens[None]
+
+    def _take_scale(self, scale: float) -> None:
+        # What the source does not hold, the U-Net's step changes.
+        self._strength = np.full((1, 1, 1, 1), STRONGEST_HOLD - scale, np.float32)
+
+    def _take_seed(self) -> None:
+        self._noises.clear()
+
+    def _prepare(self, batch: int, height: int, width: int) -> None:
+        self._backend.prepare((batch, height, width))
+
+    def _paint(self, image: Bytes, control: Bytes | None, out: Bytes) -> None:
+        if control is not None:
+            raise ValueError(
+                f"model {self.name!r} takes no control picture: the picture itself is its condition"
+            )
+        batch, height, width = image.shape[:3]
+        self._backend.run(
+            image,
+            _repeat(self._tokens, batch),
+            self._noise(batch, height, width),
+            _repeat(self._strength, batch),
+            out=out,
+        )
+
+    def _noise(self, batch: int, height: int, width: int) -> Floats:
+        shape = (batch, height, width)
+        if shape not in self._noises:
+            if len(self._noises) >= 4:
+                self._noises.clear()
+            shrink = self._bundle.shrink
+            noise = np.random.default_rng(self.seed).standard_normal(
+                (1, self._bundle.noise_channels, height // shrink, width // shrink), np.float32
+            )
+            self._noises[shape] = _repeat(noise, batch)
+        return self._noises[shape]
+
+
+def _repeat(array: Floats, count: int) -> Floats:
+    return array if count == 1 else np.repeat(array, count, axis=0)
