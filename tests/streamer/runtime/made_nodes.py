@@ -252,6 +252,7 @@ class Tape(streamer.Sink["Tape.Params"]):
         path: str
         seconds: float = 0
         kill_at: int = -1
+        kill_after: float = 0
         kill_at_end: bool = False
         fail_at: int = -1
         fail_finish: str = ""
@@ -280,6 +281,7 @@ class Tape(streamer.Sink["Tape.Params"]):
     def process(self, frame: streamer.Frame) -> None:
         p = self.params
         if 0 <= p.kill_at <= frame.seq and self.context.incarnation == 1:
+            time.sleep(p.kill_after)
             die()
         if 0 <= p.fail_at <= frame.seq:
             raise streamer.SinkError("the disk is full as asked")

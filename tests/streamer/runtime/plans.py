@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -79,7 +81,7 @@ def chain(tape: Path, *, live: bool = False, together: bool = False, **params: A
     """Ticks -> Work -> Tape; parameters as `src_count=10`, `work_add=1`, `out_seconds=0.1`."""
     given: dict[str, dict[str, Any]] = {"src": {}, "work": {}, "out": {"path": str(tape)}}
     for key, value in params.items():
-        if key not in ("frames",):
+        if key != "frames":
             name, _, parameter = key.partition("_")
             given[name][parameter] = value
     if live:
@@ -184,3 +186,31 @@ def pictures(tape: Path) -> list[Shown]:
 def others(tape: Path) -> list[str]:
     """The lines of a Tape that are no pictures."""
     return [line for line in tape.read_text().splitlines() if not line[0].isdigit()]
+
+
+def pid_of(worker: str, parent: int | None = None) -> int | None:
+    """The process of a worker that this (or another) process has started; None if none runs."""
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            words = Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0")
+            stat = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        ours = int(stat[1]) == (parent or os.getpid())
+        if ours and b"streamer.runtime.worker" in words and worker.encode() in words:
+            return int(entry)
+    return None
+
+
+def kill(worker: str) -> bool:
+    """Kills a worker at once; whether there was one."""
+    pid = pid_of(worker)
+    if pid is None:
+        return False
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
