@@ -142,6 +142,32 @@ class Node(Generic[P]):
     def open(self) -> None:
         """Gets ready: loads the model, opens the device; an error ends the run before it starts."""
 
+    def prepare(self, params: P) -> Any:
+        """Gets ready for changed parameters; in another thread, while pictures go on.
+
+        What takes time belongs here: a prompt's embedding, a model's weights. Called for changes
+        of fields that say `json_schema_extra={"live": True}`, one at a time and in order.
+
+        Args:
+            params: the new ones, checked.
+
+        Returns:
+            Whatever `update` needs.
+
+        Raises:
+            StreamerError: they cannot be taken; the former ones hold.
+        """
+        return None
+
+    def update(self, params: P, prepared: Any) -> None:
+        """Takes changed parameters, between two pictures; must be quick.
+
+        Args:
+            params: the new ones.
+            prepared: what `prepare` returned for them.
+        """
+        self.params = params
+
     def close(self) -> None:
         """Frees what `open` took; called once, also after an error."""
 

@@ -219,6 +219,17 @@ class Outlet:
                 self._drain()
             self._news.notify_all()
 
+    def flush_stale(self) -> None:
+        """Drops what waits in `latest` mailboxes: it was made with parameters that have changed."""
+        with self._news:
+            for consumer in self._consumers.values():
+                if consumer.queue == "latest":
+                    stale = [e for e in consumer.mailbox if isinstance(e, Picture)]
+                    for picture in stale:
+                        consumer.mailbox.remove(picture)
+                        consumer.board.dropped[Drop.FLUSHED].add()
+                        self._let_go(picture)
+
     def wake(self) -> None:
         """Makes waiting calls ask `cancelled` again."""
         with self._news:

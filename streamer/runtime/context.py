@@ -55,6 +55,8 @@ class RuntimeContext:
         self.wants_audio = node.wants_audio
         self.withheld = False
         """whether the node itself has counted the frame that it is processing as dropped"""
+        self.generation = 0
+        """of the latest change of the node's parameters"""
         self.waited_ns = 0
         """how long the node has waited for slots since its last picture"""
         self._role = node.role
@@ -121,6 +123,9 @@ class RuntimeContext:
         self._board.delivered.add()
         self._board.age.add_ns(header.age_ns(now))
         self._board.last_ns.set(now)
+        if header.generation > self._board.generation.value:
+            self._board.generation_ns.set(now)
+            self._board.generation.set(header.generation)
 
     def expect(self, *, frames: int | None = None, seconds: float | None = None) -> None:
         """See `streamer.Context.expect`."""

@@ -15,6 +15,8 @@ abort        supervisor → worker    end now, closing outputs properly
 down         supervisor → worker    the process of `node`, `incarnation`, has died
 closed       supervisor → worker    `node` takes no more pictures
 gone         supervisor → worker    `node` will not come back
+set          supervisor → worker    `node` is to take `params`, all of them; `generation`
+taken        worker → supervisor    `node` has taken them, or refused with a `text`
 ===========  =====================  ==========================================================
 """
 
@@ -40,6 +42,8 @@ _FIELDS: Final[dict[str, dict[str, type]]] = {
     "abort": {},
     "down": {"node": str, "incarnation": int},
     "closed": {"node": str},
+    "set": {"node": str, "params": dict, "generation": int},
+    "taken": {"node": str, "generation": int, "text": str},
     "gone": {"node": str},
 }
 

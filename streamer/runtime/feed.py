@@ -50,7 +50,7 @@ class Feed:
 
     def receive(self, key: str) -> Arrival | None:
         """What has come in on one link, or None; the end is given again every time."""
-        self._answer()
+        self.answer()
         link, inlet = self.links[key]
         if inlet.ended:
             return END
@@ -81,7 +81,7 @@ class Feed:
         for source, _ in poller.poll(int(seconds * 1000)):
             if source == self._bell:
                 os.eventfd_read(self._bell)
-        self._answer()
+        self.answer()
 
     def close(self) -> None:
         """Closes all inlets and the bell."""
@@ -91,6 +91,7 @@ class Feed:
             self._closed = True
             os.close(self._bell)
 
-    def _answer(self) -> None:
+    def answer(self) -> None:
+        """Makes the calls that other threads have asked for; in the node's thread."""
         while self._calls:
             self._calls.popleft()()

@@ -93,6 +93,7 @@ class Loop:
             out = self._copied(result, like)
         now = time.monotonic_ns()
         out.header.trace.append(Hop(context.name, received, started, now))
+        out.header.generation = max(out.header.generation, context.generation)
         board.process.add_ns(max(0, now - started - waited))
         board.emitted.add()
         if not board.first_ns.value:
@@ -199,6 +200,7 @@ def run_source(loop: Loop, node: Source[Any]) -> None:
             loop.publish(item, None, header.capture_ns, max(started, header.capture_ns))
             if context.stopping.is_set() or board.emitted.value == loop.frames:
                 break
+            loop.feed.answer()
             started = time.monotonic_ns()
     finally:
         close = getattr(items, "close", None)

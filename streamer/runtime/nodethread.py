@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
 from streamer import registry
@@ -53,7 +54,12 @@ class NodeThread:
             tell=worker.tell,
             aborted=worker.aborted,
         )
+        self.context.generation = worker.generations.get(node.name, 0)
         self.feed: Feed | None = None
+        self._node: Node[Any] | None = None
+        self._changes: ThreadPoolExecutor | None = None
+        self._early: list[tuple[dict[str, Any], int]] = []
+        self._opening = threading.Lock()
         self.thread = threading.Thread(target=self._main, name=node.name, daemon=True)
 
     @property
@@ -81,6 +87,53 @@ class NodeThread:
         # Where the link is not there yet, the node's thread sees the change once it has made it.
         if self.feed is not None and link.key in self.feed.links:
             self.feed.call(lambda: self._turn(link))
+
+    def change(self, params: dict[str, Any], generation: int) -> None:
+        """Has the node take changed parameters, prepared in a thread beside its frame loop."""
+        with self._opening:
+            if self._node is None:
+                self._early.append((params, generation))
+                return
+            if self._changes is None:
+                self._changes = ThreadPoolExecutor(
+                    1, thread_name_prefix=f"{self.plan.name}-prepare"
+                )
+            self._changes.submit(self._prepare, self._node, params, generation)
+
+    def _opened(self, node: Node[Any]) -> None:
+        with self._opening:
+            self._node = node
+            early, self._early = self._early, []
+        for params, generation in early:
+            self.change(params, generation)
+
+    def _prepare(self, node: Node[Any], given: dict[str, Any], generation: int) -> None:
+        try:
+            params = type(node).Params(**given)
+            prepared = node.prepare(params)
+        except Exception as error:
+            if not isinstance(error, StreamerError):
+                sys.stderr.write(mask(f"{self.plan.name}: {traceback.format_exc()}"))
+            self._taken(generation, str(error) or type(error).__name__)
+            return
+        assert self.feed is not None
+        self.feed.call(lambda: self._take(node, params, prepared, generation))
+
+    def _take(self, node: Node[Any], params: Any, prepared: Any, generation: int) -> None:
+        """In the node's thread, between two pictures."""
+        node.update(params, prepared)
+        self.context.generation = generation
+        if self.video is not None:
+            self.video.flush_stale()
+        self._taken(generation, "")
+
+    def _taken(self, generation: int, text: str) -> None:
+        self._worker.tell(
+            "taken",
+            node=self.plan.name,
+            generation=generation,
+            text=mask(text)[:LONGEST_TEXT],
+        )
 
     def _outlet_of(self, link: LinkPlan) -> Outlet:
         outlet = self.video if link.media == "video" else self.audio
@@ -156,6 +209,8 @@ class NodeThread:
             if not self.retry:
                 for outlet in self.outlets:
                     outlet.finish()
+            if self._changes is not None:
+                self._changes.shutdown(wait=False, cancel_futures=True)
             if self.feed is not None:
                 self.feed.close()
             self.ended = True
@@ -168,6 +223,7 @@ class NodeThread:
         for link in self.links_in:
             self.feed.add(link, self._inlet(link, node))
             self._turn(link)
+        self._opened(node)
         worker.tell("state", node=self.plan.name, state="ready", text="")
         if self.plan.role == "source":
             worker.started.wait()

@@ -78,6 +78,21 @@ class LinkReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeReport:
+    """A parameter that was changed while the graph ran.
+
+    Attributes:
+        path: `NODE.KEY`.
+        generation: of the pictures made with it.
+        first_frame_ms: by sink, from the request to the first such picture delivered.
+    """
+
+    path: str
+    generation: int
+    first_frame_ms: dict[str, float | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """A whole run.
 
@@ -89,6 +104,7 @@ class Report:
         sinks: by node name.
         nodes: by node name.
         links: by `A->B`.
+        changes: parameters that were changed while it ran, in order.
         errors: one sentence for each failure; empty after a good run.
         exit_status: what the command line returns.
     """
@@ -99,6 +115,7 @@ class Report:
     sinks: dict[str, SinkReport]
     nodes: dict[str, NodeReport]
     links: dict[str, LinkReport]
+    changes: list[ChangeReport]
     errors: list[str]
     exit_status: int
 
@@ -121,6 +138,7 @@ def build(
     board: Board,
     circumstances: Circumstances,
     *,
+    changes: list[ChangeReport] | None = None,
     errors: list[str] | None = None,
     exit_status: int = 0,
 ) -> Report:
@@ -137,6 +155,7 @@ def build(
         sinks=sinks,
         nodes={node.name: _node(plan, board, circumstances, node.name) for node in plan.nodes},
         links={link.key: _link(plan, board, link) for link in plan.links},
+        changes=list(changes or []),
         errors=list(errors or []),
         exit_status=exit_status,
     )

@@ -25,6 +25,7 @@ from streamer.graph.plan import Plan
 from streamer.masking import mask
 from streamer.runtime import control
 from streamer.runtime.addresses import control_endpoint, private_folder
+from streamer.runtime.changes import Changes
 from streamer.runtime.draining import DrainWatch
 from streamer.runtime.process import WorkerProcess, describe_exit
 from streamer.runtime.record import WorkerRecord
@@ -60,9 +61,9 @@ class Supervisor:
     def __init__(
         self, plan: Plan, watcher: Watcher, *, duration: float | None = None, debug: bool = False
     ) -> None:
-        self.plan = plan
         self.expected: dict[str, tuple[int, float]] = {}
         """what sources of known length have announced: pictures and seconds, 0 if unknown"""
+        self._changes = Changes(plan, self._tell_node)
         self._watcher = watcher
         self._duration = duration
         self._debug = debug
@@ -89,6 +90,11 @@ class Supervisor:
         self._wake_r, self._wake_w = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._interrupts = 0
 
+    @property
+    def plan(self) -> Plan:
+        """The plan, with the parameters as they are now."""
+        return self._changes.plan
+
     # ---- from other threads and signal handlers ------------------------------------------------
 
     def interrupt(self) -> None:
@@ -109,6 +115,7 @@ class Supervisor:
         try:
             self._folder = private_folder()
             self._socket.bind(control_endpoint(self._folder))
+            self._changes.listen(context, self._folder)
             for worker in self._workers:
                 self._spawn(worker)
             while not all(worker.over for worker in self._workers):
@@ -123,6 +130,8 @@ class Supervisor:
                     worker.process.close()
                     worker.process = None
             self._ended = time.monotonic()
+            self._changes.look(self._board)
+            self._changes.close()
             self._socket.close(0)
             context.term()
             if self._folder:
@@ -148,6 +157,7 @@ class Supervisor:
             self.plan,
             self._board,
             circumstances,
+            changes=self._changes.listed(),
             errors=self._errors,
             exit_status=self._exit_status,
         )
@@ -166,6 +176,8 @@ class Supervisor:
         poller = zmq.Poller()
         poller.register(self._socket, zmq.POLLIN)
         poller.register(self._wake_r, zmq.POLLIN)
+        if self._changes.socket is not None:
+            poller.register(self._changes.socket, zmq.POLLIN)
         for worker in self._workers:
             if worker.process is not None:
                 poller.register(worker.process.pidfd, zmq.POLLIN)
@@ -176,6 +188,8 @@ class Supervisor:
 
     def _look(self) -> None:
         self._hear()
+        self._changes.hear(self.report)
+        self._changes.look(self._board)
         for worker in self._workers:
             if worker.process is not None:
                 self._pass_lines(worker)
@@ -246,6 +260,7 @@ class Supervisor:
             "worker": worker.plan.name,
             "incarnation": worker.incarnation,
             "incarnations": self._incarnations,
+            "generations": self._changes.generations,
             "folder": self._folder,
             "board_fd": self._board_fd,
             "debug": self._debug,
@@ -270,6 +285,7 @@ class Supervisor:
             if node not in self._failed and not self._aborted:
                 self._crashed.add(node)
             self._tell_all("down", node=node, incarnation=worker.incarnation)
+            self._changes.restarted(node)
         if self._aborted or worker.finished:
             # Finished: only what it had not handed on is lost, and a new start would begin anew.
             self._over(worker)
@@ -346,6 +362,8 @@ class Supervisor:
                 self.expected[fields["node"]] = (fields["frames"], fields["seconds"])
             case "failed":
                 self._node_failed(fields)
+            case "taken":
+                self._changes.confirmed(fields["node"], fields["generation"], fields["text"])
             case "done":
                 for worker in self._workers:
                     if worker.identity == identity:
@@ -427,6 +445,9 @@ class Supervisor:
             if worker.process is None and not worker.over:
                 worker.start_at = None
                 self._over(worker)
+
+    def _tell_node(self, node: str, kind: str, **fields: Any) -> None:
+        self._tell(self._of_node[node], kind, node=node, **fields)
 
     def _tell_all(self, kind: str, **fields: Any) -> None:
         for worker in self._workers:

@@ -39,8 +39,8 @@ class Worker:
     """The process's main thread.
 
     Args:
-        orders: `plan`, `worker`, `incarnation`, `incarnations`, `folder`, `board_fd`, as the
-            supervisor gives them.
+        orders: `plan`, `worker`, `incarnation`, `incarnations`, `generations`, `folder`,
+            `board_fd`, as the supervisor gives them.
     """
 
     def __init__(self, orders: dict[str, Any]) -> None:
@@ -48,6 +48,7 @@ class Worker:
         self.name: str = orders["worker"]
         self.incarnation: int = orders["incarnation"]
         self.incarnations: dict[str, int] = orders["incarnations"]
+        self.generations: dict[str, int] = orders["generations"]
         self.folder: str = orders["folder"]
         self.board = Board(
             [node.name for node in self.plan.nodes],
@@ -155,6 +156,10 @@ class Worker:
                         for link in self.plan.outputs(thread.plan.name):
                             if link.target == fields["node"]:
                                 thread.consumer_down(link, fields["incarnation"])
+                case "set":
+                    for thread in self.threads:
+                        if thread.plan.name == fields["node"]:
+                            thread.change(fields["params"], fields["generation"])
                 case "closed":
                     self._closed(fields["node"])
                 case "gone":

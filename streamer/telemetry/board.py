@@ -33,6 +33,8 @@ _NODE_CELLS: Final = (
     "first_ns",  # CLOCK_MONOTONIC when the first picture was published; at sinks, received
     "last_ns",  # and when the latest was published; at sinks, delivered
     "expected",  # sources: pictures that will come, 0 if unknown
+    "generation",  # sinks: of the parameters that the latest picture was made with
+    "generation_ns",  # sinks: CLOCK_MONOTONIC when the first picture of it was delivered
     "pts_end_ns",  # sources: end of the stream so far, for a restart to continue from
 )
 _LINK_CELLS: Final = ("offered", "received")
@@ -79,6 +81,8 @@ class NodeBoard:
         self.first_ns = Cell(cells, next(names))
         self.last_ns = Cell(cells, next(names))
         self.expected = Cell(cells, next(names))
+        self.generation = Cell(cells, next(names))
+        self.generation_ns = Cell(cells, next(names))
         self.pts_end_ns = Cell(cells, next(names))
         self.dropped: dict[Drop, Cell] = {r: Cell(cells, next(names)) for r in COUNTED}
         start = next(names)

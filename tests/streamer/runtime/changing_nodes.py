@@ -1,0 +1,35 @@
+"""A node whose parameters change while it runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+import streamer
+
+
+class Dye(streamer.Transform["Dye.Params"]):
+    """Paints every pixel in one value, which can change; `prepare` refuses 13."""
+
+    class Params(streamer.Params):
+        value: int = Field(default=1, ge=0, le=255, json_schema_extra={"live": True})
+        fixed: int = 0
+
+    def prepare(self, params: Any) -> bytes:
+        if params.value == 13:
+            raise streamer.NodeError("13 brings bad luck")
+        return bytes([params.value]) * 3
+
+    def update(self, params: Any, prepared: bytes) -> None:
+        super().update(params, prepared)
+        self.colour = np.frombuffer(prepared, np.uint8)
+
+    def open(self) -> None:
+        self.colour = np.full(3, self.params.value, np.uint8)
+
+    def process(self, frame: streamer.Frame) -> streamer.Frame:
+        out = self.context.allocate(frame.width, frame.height, like=frame.header)
+        out.numpy()[:] = self.colour
+        return out
