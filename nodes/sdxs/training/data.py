@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from multiprocessing import get_context
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,8 +42,14 @@ def prepare(
         jobs = [
             (start, min(BLOCK, count - start), tuple(styles), size, photo_share) for start in starts
         ]
-        with get_context("spawn").Pool(workers) as pool:
-            for done, (start, block) in enumerate(pool.imap_unordered(_block, jobs), 1):
+        with ExitStack() as stack:
+            blocks: Iterable[tuple[int, NDArray[np.uint8]]] = map(_block, jobs)
+            if workers > 1:
+                pool = stack.enter_context(
+                    get_context("spawn").Pool(workers, cv2.setNumThreads, (1,))
+                )
+                blocks = pool.imap_unordered(_block, jobs)
+            for done, (start, block) in enumerate(blocks, 1):
                 kept[start : start + len(block)] = block
                 print(f"pictures: block {done} of {len(jobs)}", flush=True)
         kept.flush()
@@ -51,9 +59,6 @@ def prepare(
 
 
 def _block(job: tuple[int, int, tuple[str, ...], int, float]) -> tuple[int, NDArray[np.uint8]]:
-    import cv2
-
-    cv2.setNumThreads(1)
     start, count, styles, size, photo_share = job
     rng = np.random.default_rng([2024, start])
     photos = photographs()
@@ -72,13 +77,22 @@ def _block(job: tuple[int, int, tuple[str, ...], int, float]) -> tuple[int, NDAr
 class Batches:
     """Random crops of random pictures in random styles; never mirrored, for oil has a lit side.
 
+    `shares` says how often each style is drawn, in relation to the others.
+
     One batch is (source, target, style index): float32 NCHW of 0..1 twice, and int64 N.
     """
 
     def __init__(
-        self, pictures: NDArray[np.uint8], *, crop: int, batch: int, margin: int = 12
+        self,
+        pictures: NDArray[np.uint8],
+        *,
+        shares: Sequence[float],
+        crop: int,
+        batch: int,
+        margin: int = 12,
     ) -> None:
         self.pictures = pictures
+        self.shares = np.asarray(shares, np.float64) / sum(shares)
         self.crop = crop
         self.batch = batch
         # The operators mirror the picture at its border, where a crop's neighbours are unknown:
@@ -89,21 +103,21 @@ class Batches:
         self, rng: np.random.Generator
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
         """A fresh batch."""
-        count, kinds, size = self.pictures.shape[:3]
+        count, _, size = self.pictures.shape[:3]
         sources, targets, styles = [], [], []
         for _ in range(self.batch):
-            style = int(rng.integers(1, kinds))
+            style = int(rng.choice(len(self.shares), p=self.shares))
             edge = 0 if rng.random() < 0.2 else self.margin
             top, left = rng.integers(edge, size - self.crop - edge + 1, 2)
             area = self.pictures[
                 int(rng.integers(count)),
-                [0, style],
+                [0, 1 + style],
                 top : top + self.crop,
                 left : left + self.crop,
             ]
             sources.append(area[0].transpose(2, 0, 1))
             targets.append(area[1].transpose(2, 0, 1))
-            styles.append(style - 1)
+            styles.append(style)
         scale = np.float32(1 / 255)
         return (
             np.stack(sources).astype(np.float32) * scale,
