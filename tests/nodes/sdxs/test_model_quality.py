@@ -1,0 +1,106 @@
+"""The bundled model, on photographs that it was never trained on, against what taught it.
+
+The floors lie well above what the source picture itself, a blurred target or another style reach;
+the last test of the file holds them to that.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from nodes.sdxs import OneStep
+from nodes.sdxs.styles import OPERATORS
+from nodes.sdxs.training.measure import edges, likeness, restlessness, swimming
+from nodes.sdxs.training.pictures import HELD_OUT, TRAINED_ON, held_out
+
+Bytes = NDArray[np.uint8]
+
+STYLES = tuple(OPERATORS)
+LIKENESS = {"ink": 0.88, "oil": 0.83, "comic": 0.79, "pencil": 0.80, "watercolor": 0.84}
+EDGES = {"ink": 0.85, "oil": 0.80, "comic": 0.87, "pencil": 0.86, "watercolor": 0.84}
+
+
+@pytest.fixture(scope="module")
+def photographs() -> dict[str, Bytes]:
+    return {name: held_out(name, size=256) for name in HELD_OUT}
+
+
+def test_the_photographs_were_held_out() -> None:
+    assert HELD_OUT == ("astronaut", "coffee", "chelsea")
+    assert not set(HELD_OUT) & set(TRAINED_ON)
+    with pytest.raises(ValueError, match="'rocket' is not held out"):
+        held_out("rocket", size=64)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_the_model_draws_as_it_was_taught(
+    engine: OneStep, photographs: dict[str, Bytes], style: str
+) -> None:
+    engine.prompt = style
+    pairs = [(engine(source), OPERATORS[style](source)) for source in photographs.values()]
+    assert np.mean([likeness(*pair) for pair in pairs]) > LIKENESS[style]
+    assert np.mean([edges(*pair) for pair in pairs]) > EDGES[style]
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_colours_are_not_cast(engine: OneStep, photographs: dict[str, Bytes], style: str) -> None:
+    engine.prompt = style
+    for name, source in photographs.items():
+        drift = engine(source).mean(axis=(0, 1)) - OPERATORS[style](source).mean(axis=(0, 1))
+        assert np.abs(drift - drift.mean()).max() < 5, name
+        assert abs(drift.mean()) < 14, name
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_there_is_no_checkerboard(
+    engine: OneStep, photographs: dict[str, Bytes], style: str
+) -> None:
+    """Blocks of 2 × 2 and 4 × 4 pixels go through the network as channels: none may stand out."""
+    engine.prompt = style
+    for period in (2, 4):
+        for name, source in photographs.items():
+            error = engine(source).astype(float).mean(axis=2) - OPERATORS[style](source).mean(
+                axis=2
+            )
+            phases = [
+                error[row::period, column::period].mean()
+                for row in range(period)
+                for column in range(period)
+            ]
+            assert np.ptp(phases) < 1.5, (name, period)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_still_noisy_picture_stays_still(
+    engine: OneStep, photographs: dict[str, Bytes], style: str
+) -> None:
+    engine.prompt = style
+    for name, source in photographs.items():
+        assert restlessness(engine, source) < 0.6, name
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_moving_picture_does_not_swim(
+    engine: OneStep, photographs: dict[str, Bytes], style: str
+) -> None:
+    """Blocks of 4 × 4 pixels share a latent: a move by one pixel must not redraw the picture."""
+    engine.prompt = style
+    for name, source in photographs.items():
+        assert swimming(engine, source) < 6, name
+
+
+def test_the_floors_tell_a_broken_model_from_a_working_one(photographs: dict[str, Bytes]) -> None:
+    for style, operator in OPERATORS.items():
+        targets = {name: operator(source) for name, source in photographs.items()}
+        blurred = {name: cv2.GaussianBlur(target, (0, 0), 2) for name, target in targets.items()}
+        assert np.mean([edges(blurred[name], targets[name]) for name in targets]) < EDGES[style]
+        for wrong in (
+            photographs,
+            *({n: OPERATORS[o](s) for n, s in photographs.items()} for o in STYLES if o != style),
+        ):
+            alike = np.mean([likeness(wrong[name], targets[name]) for name in targets])
+            traced = np.mean([edges(wrong[name], targets[name]) for name in targets])
+            assert alike < LIKENESS[style] or traced < EDGES[style], style

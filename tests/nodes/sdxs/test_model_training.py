@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nodes.sdxs.network import NOISE_CHANNELS, Network
+from nodes.sdxs.training import targets
+from nodes.sdxs.training.__main__ import STYLES, initialise, rate, train
+from nodes.sdxs.training.data import Batches, prepare
+from nodes.sdxs.training.losses import edges, loss, structure
+from nodes.sdxs.training.pictures import dead_leaves, photograph_crop, photographs
+
+
+def test_dead_leaves_have_the_spectrum_of_photographs() -> None:
+    """The power of photographs falls roughly with the square of the frequency (Field, 1987)."""
+    rng = np.random.default_rng(0)
+    size = 128
+    power = np.zeros((size, size))
+    for _ in range(12):
+        grey = dead_leaves(rng, size=size).mean(axis=2)
+        window = np.hanning(size)[:, None] * np.hanning(size)[None, :]
+        power += np.abs(np.fft.fft2((grey - grey.mean()) * window)) ** 2
+    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(size), np.fft.fftfreq(size)))
+    band = (frequency > 0.03) & (frequency < 0.35)
+    slope = np.polyfit(np.log(frequency[band]), np.log(power[band]), 1)[0]
+    assert -3.6 < slope < -1.6
+
+
+def test_pictures_repeat_for_a_seed_and_differ_between_seeds() -> None:
+    photos = photographs()
+    for make in (
+        lambda rng: dead_leaves(rng, size=64),
+        lambda rng: photograph_crop(rng, photos, size=64),
+    ):
+        first = make(np.random.default_rng(1))
+        assert first.shape == (64, 64, 3)
+        assert np.array_equal(first, make(np.random.default_rng(1)))
+        assert not np.array_equal(first, make(np.random.default_rng(2)))
+
+
+def test_losses_are_nought_for_equals_and_see_blur() -> None:
+    sharp = torch.zeros(1, 3, 32, 32)
+    sharp[:, :, :, 16:] = 1
+    blurred = sharp.clone()
+    blurred[:, :, :, 13:19] = torch.linspace(0, 1, 6)
+    darker = sharp * 0.95
+    assert loss(sharp, sharp) == pytest.approx(0, abs=1e-6)
+    assert structure(sharp, sharp) == pytest.approx(0, abs=1e-6)
+    # The same absolute error, but one has lost its edge.
+    assert (blurred - sharp).abs().mean() > (darker - sharp).abs().mean()
+    assert edges(blurred, sharp) > 5 * edges(darker, sharp)
+
+
+def test_grain_shows_in_pigment_and_hardly_on_bare_paper() -> None:
+    noise = torch.randn(1, NOISE_CHANNELS, 16, 16, generator=torch.Generator().manual_seed(0))
+    sheet = targets.grain(noise)
+    assert sheet.shape == (1, 1, 64, 64)
+    assert torch.equal(sheet, targets.grain(noise))
+    amount = torch.tensor(0.1)
+    paper = torch.full((1, 3, 64, 64), 0.98)
+    grey = torch.full((1, 3, 64, 64), 0.55)
+    shown = targets.textured(grey, sheet, amount).std()
+    assert shown > 0.02
+    assert targets.textured(paper, sheet, amount).std() < shown / 2
+    assert torch.equal(targets.textured(grey, sheet, torch.tensor(0.0)), grey)
+
+
+def test_strength_leads_from_the_source_beyond_the_style() -> None:
+    source, style = torch.full((1, 3, 2, 2), 0.6), torch.full((1, 3, 2, 2), 0.4)
+    asked = [
+        targets.at_strength(source, style, torch.tensor(strength)).mean().item()
+        for strength in (0.0, 0.5, 1.0, 2.0)
+    ]
+    assert asked == pytest.approx([0.6, 0.5, 0.4, 0.2])
+    drawn = targets.strengths(4000, torch.Generator().manual_seed(0))
+    assert drawn.min() == 0
+    assert drawn.max() <= 2
+    assert (drawn == 1).float().mean() == pytest.approx(0.8, abs=0.03)
+
+
+def test_the_rate_warms_up_and_falls() -> None:
+    rates = [rate(step, steps=1000, peak=1e-3) for step in range(1000)]
+    assert rates[0] == pytest.approx(5e-6)
+    assert max(rates) == pytest.approx(1e-3)
+    assert rates[200:] == sorted(rates[200:], reverse=True)
+    assert rates[-1] == pytest.approx(2e-5, rel=0.05)
+
+
+def test_an_untrained_network_is_no_constant_and_leaves_the_latent_alone() -> None:
+    torch.manual_seed(0)
+    network = Network(len(STYLES))
+    initialise(network)
+    pixels = torch.rand(1, 3, 32, 32)
+    noise = torch.randn(1, NOISE_CHANNELS, 8, 8)
+    with torch.no_grad():
+        plain = network.paint(pixels, network.tokens[:1], noise, torch.zeros(1, 1, 1, 1))
+        full = network.paint(pixels, network.tokens[:1], noise, torch.ones(1, 1, 1, 1))
+    assert torch.equal(plain, full)
+    assert plain.std() > 0.05
+
+
+def run(folder: Path, steps: int) -> dict[str, torch.Tensor]:
+    train(
+        argparse.Namespace(
+            scratch=folder, steps=steps, batch=2, crop=32, size=64, pictures=4, rate=1e-3,
+            threads=1, keep=4, full_precision=True,
+        )
+    )  # fmt: skip
+    kept: dict[str, dict[str, torch.Tensor]] = torch.load(
+        folder / "checkpoint.pt", weights_only=True
+    )
+    return kept["network"]
+
+
+def test_training_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The schedule depends on the number of steps, which differs between the halves here.
+    monkeypatch.setattr("nodes.sdxs.training.__main__.rate", lambda step, **_: 5e-4)
+    whole = run(tmp_path / "whole", 8)
+    run(tmp_path / "halves", 4)
+    halves = run(tmp_path / "halves", 8)
+    assert all(torch.allclose(whole[key], halves[key], atol=1e-5) for key in whole)
+    few = run(tmp_path / "few", 4)
+    assert not all(torch.allclose(whole[key], few[key], atol=1e-5) for key in whole)
+
+
+def test_the_set_is_the_same_for_any_number_of_workers(tmp_path: Path) -> None:
+    sets = [
+        prepare(
+            tmp_path / str(workers),
+            styles=("pencil", "ink"),
+            count=102,
+            size=32,
+            photo_share=0.5,
+            workers=workers,
+        )
+        for workers in (1, 2)
+    ]
+    assert sets[0].shape == (102, 3, 32, 32, 3)
+    assert np.array_equal(sets[0], sets[1])
+    source, target, style = Batches(sets[0], shares=(1, 2), crop=8, batch=5).draw(
+        np.random.default_rng(0)
+    )
+    assert source.shape == target.shape == (5, 3, 8, 8)
+    assert source.dtype == target.dtype == np.float32
+    assert 0 <= source.min() < source.max() <= 1
+    assert set(style) <= {0, 1}
