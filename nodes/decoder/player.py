@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -149,6 +150,10 @@ class Player:
                 return
             assert self._feed is not None
             self._feed.close()
+            del source
+            # A container and its streams hold each other, so only the collector frees a decoder's
+            # buffers; it sees how few objects they are, not how large.
+            gc.collect()
             source = self._connect()
             timeline.again(source.start or Fraction(0))
 
