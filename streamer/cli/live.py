@@ -15,6 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from streamer.drops import Drop
 from streamer.runtime.report import Report, SinkReport
 from streamer.runtime.supervisor import Supervisor
 
@@ -183,7 +184,9 @@ def _left(supervisor: Supervisor, report: Report) -> str:
 
 
 def _drops(dropped: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in dropped.items())
+    # What is still on its way is not lost.
+    lost = {reason: n for reason, n in dropped.items() if reason != Drop.IN_FLIGHT}
+    return ", ".join(f"{count} {reason}" for reason, count in lost.items())
 
 
 def _number(value: float | None) -> str:
