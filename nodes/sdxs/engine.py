@@ -6,6 +6,7 @@ bundled one is `nodes.sdxs.small`, published checkpoints are `nodes.sdxs.checkpo
 
 from __future__ import annotations
 
+import logging
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -36,7 +37,11 @@ class OneStep(ABC):
     seed, so a still picture stays still.
     """
 
+    log: logging.Logger
+    """receives warnings, a sentence each"""
+
     def __init__(self) -> None:
+        self.log = logging.getLogger("nodes.sdxs")
         self._prompt = ""
         self._scale = 1.0
         self._seed = 0
@@ -53,6 +58,7 @@ class OneStep(ABC):
         backend: str = "auto",
         threads: int | None = None,
         text_encoder: str = "auto",
+        log: logging.Logger | None = None,
     ) -> OneStep:
         """Loads a model.
 
@@ -73,6 +79,7 @@ class OneStep(ABC):
             threads: How many the network may use; None leaves it to the backend.
             text_encoder: Of a checkpoint: `"keep"` it for other prompts, `"release"` it after
                 each, or `"auto"`, which releases it where memory is short.
+            log: Receives warnings, a sentence each; that of `nodes.sdxs` by default.
 
         Raises:
             FileNotFoundError: There is no such model here; the message says how to get it.
@@ -105,6 +112,7 @@ class OneStep(ABC):
             backend=backend,
             threads=threads,
             text_encoder=text_encoder,
+            log=log,
         )
 
     @staticmethod
@@ -167,8 +175,23 @@ class OneStep(ABC):
         """The arithmetic that was chosen: `"float32"`, `"bfloat16"` or `"float16"`."""
 
     @property
+    @abstractmethod
+    def sees_picture(self) -> bool:
+        """Whether the picture steers the result; without a ControlNet, a checkpoint's does not."""
+
+    def prefetch(self, prompt: str) -> None:
+        """Computes what a prompt needs, so that setting it later takes no time.
+
+        May be called from another thread while pictures are painted.
+
+        Raises:
+            ValueError: As when setting `prompt`.
+        """
+        self.check_prompt(prompt, self.name)
+
+    @property
     def prompt(self) -> str:
-        """The style, or a blend such as `ink:0.7 comic:0.3`.
+        """What to paint, or a blend: `ink:0.7 comic:0.3`; of any text, `a castle:0.7 | a wood:0.3`.
 
         Setting it raises ValueError if the model cannot take it; the old one stays then.
         """

@@ -2,24 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 import streamer
-from nodes.sdxs import vocabulary
+from nodes.sdxs import texts, vocabulary
 from nodes.sdxs.bundle import Bundle
+from nodes.sdxs.names import Lora, ModelName
+
+
+class LoraParams(streamer.Params):
+    """An adapter and how much of it."""
+
+    source: str = Field(min_length=1)
+    """folder, file or repository of the hub"""
+    scale: float = Field(default=1.0, ge=-4.0, le=4.0)
+    """factor on what it adds to the weights; 1 is as it was trained"""
 
 
 class SdxsParams(streamer.Params):
     """Parameters of the `sdxs` node."""
 
-    model: Literal["bundled"] = "bundled"
-    """which model: `bundled`, a small one that comes with streamer"""
+    model: str = "bundled"
+    """which model: `bundled`, a small one that comes with streamer; a repository of the hub as
+    `IDKiro/sdxs-512-dreamshaper`, fetched before by `streamer pull`, with `@revision` if need be;
+    a folder in diffusers' layout; or `random:tiny` and such, an architecture without training"""
+    control: str | list[str] | None = None
+    """ControlNet through which the picture steers a checkpoint: a repository as
+    `IDKiro/sdxs-512-dreamshaper-sketch`, a folder, or `random`; several add up"""
+    lora: list[str | LoraParams] = Field(default=[], max_length=16)
+    """adapters merged into a checkpoint's weights, in this order"""
+    vae: Literal["tiny", "large"] = "tiny"
+    """a checkpoint's decoder: `large` is finer and many times slower"""
+    text_encoder: Literal["auto", "keep", "release"] = "auto"
+    """whether a checkpoint's text encoder stays in memory for other prompts; `auto` releases it
+    where memory is short"""
     prompt: str = "ink"
-    """style to paint in; `bundled` knows a fixed vocabulary"""
+    """style to paint in: `bundled` knows a fixed vocabulary, others take any text, or several as
+    `a castle:0.7 | a forest:0.3`"""
     conditioning_scale: float = Field(default=1.0, ge=0.0, le=2.0)
-    """how strongly the picture steers the result"""
+    """how strongly the picture steers the result; of a checkpoint, through its ControlNet"""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """of the noise, which is the same for every picture so that video stays still"""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
@@ -31,11 +55,48 @@ class SdxsParams(streamer.Params):
     threads: int | None = Field(default=None, ge=1, le=256)
     """CPU threads; all cores by default"""
 
+    @field_validator("model")
+    @classmethod
+    def _known_model(cls, model: str) -> str:
+        _parsed(model)
+        return model
+
+    @field_validator("control")
+    @classmethod
+    def _known_controls(cls, control: str | list[str] | None) -> str | list[str] | None:
+        for one in _listed(control):
+            _parsed(one, "control")
+        return control
+
+    @field_validator("lora")
+    @classmethod
+    def _known_adapters(cls, lora: list[str | LoraParams]) -> list[str | LoraParams]:
+        for one in lora:
+            _parsed(one if isinstance(one, str) else one.source, "lora")
+        return lora
+
     @model_validator(mode="after")
-    def _known_prompt(self) -> SdxsParams:
+    def _fitting(self) -> SdxsParams:
+        if not ModelName.parse(self.model).is_bundle:
+            texts.parse(self.prompt)
+            if self.backend == "openvino":
+                raise ValueError("backend: published checkpoints run on torch, not on openvino")
+            return self
+        for name in ("control", "lora"):
+            if getattr(self, name):
+                raise ValueError(
+                    f"{name}: model {self.model} takes none, the picture itself is its condition; "
+                    "name a published checkpoint as model"
+                )
         bundle = Bundle.open(self.model)
         vocabulary.parse(self.prompt, known=bundle.styles, model=bundle.name)
         return self
+
+    def adapters(self) -> list[Lora]:
+        """The adapters of `lora`."""
+        return [
+            Lora(one) if isinstance(one, str) else Lora(one.source, one.scale) for one in self.lora
+        ]
 
 
 class Sdxs(streamer.Transform[SdxsParams]):
@@ -52,17 +113,31 @@ class Sdxs(streamer.Transform[SdxsParams]):
         try:
             self._engine = OneStep.load(
                 p.model,
+                control=_listed(p.control),
+                lora=p.adapters(),
+                vae=p.vae,
+                text_encoder=p.text_encoder,
                 device=self._device(),
                 dtype=p.dtype,
                 backend=p.backend,
                 threads=p.threads,
+                log=self.context.log,
             )
         except (ValueError, ImportError) as error:
             raise streamer.ParameterError(
                 f"the model {p.model} cannot be loaded: {error}"
             ) from error
+        except FileNotFoundError as error:
+            # Its message names what is missing and how to get it.
+            raise streamer.NodeError(str(error)) from error
         except OSError as error:
             raise streamer.NodeError(f"model {p.model} cannot be read: {error}") from error
+        if not self._engine.sees_picture:
+            self.context.log.warning(
+                "model %s paints from its prompt alone: without `control` the video does not "
+                "steer it",
+                p.model,
+            )
         self._engine.prompt = p.prompt
         self._engine.conditioning_scale = p.conditioning_scale
         self._engine.seed = p.seed
@@ -93,3 +168,20 @@ class Sdxs(streamer.Transform[SdxsParams]):
                 f"the model takes sides that are multiples of {multiple}, not {width}x{height}; "
                 f"put a preprocess node with size {near} before it"
             )
+
+
+def _parsed(name: str, part: str | None = None) -> None:
+    try:
+        if part is None:
+            ModelName.parse(name)
+        else:
+            ModelName.parse_part(name, part)
+    except FileNotFoundError as error:
+        # A graph's mistakes are told together; an error of the system would end the telling.
+        raise ValueError(str(error)) from None
+
+
+def _listed(control: str | Sequence[str] | None) -> list[str]:
+    if control is None:
+        return []
+    return [control] if isinstance(control, str) else list(control)

@@ -74,6 +74,11 @@ class SmallOneStep(OneStep):
         """See `OneStep.dtype`."""
         return self._backend.dtype
 
+    @property
+    def sees_picture(self) -> bool:
+        """Always."""
+        return True
+
     def _take_prompt(self, prompt: str) -> None:
         weights = vocabulary.parse(prompt, known=self.prompts, model=self.name)
         tokens = np.zeros(self._table.shape[1:], np.float32)

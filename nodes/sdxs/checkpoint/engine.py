@@ -1,0 +1,382 @@
+"""`OneStep` for published checkpoints, on torch."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nodes.sdxs.checkpoint import lora as adapters
+from nodes.sdxs.checkpoint import parts, text
+from nodes.sdxs.checkpoint.memory import available_bytes
+from nodes.sdxs.checkpoint.network import Condition, Network
+from nodes.sdxs.checkpoint.text import Embedding, Encoders, Prompts
+from nodes.sdxs.engine import Bytes, OneStep
+from nodes.sdxs.names import Lora, ModelName
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+KEPT_SIZES = 4
+"""Sizes whose noise and time embeddings stay in memory."""
+
+
+class CheckpointOneStep(OneStep):
+    """A text-to-image checkpoint, with ControlNets or without.
+
+    Besides what every `OneStep` has:
+
+    - `network` is the U-Net, the ControlNets and the decoder, and `latents` and `decode` are the
+      two halves of a picture on torch tensors, for whoever wants to change the latent in between.
+    - `blend` says how a prompt of several texts is mixed.
+    """
+
+    def __init__(self, name: str, network: Network, prompts: Prompts, *, native_size: int) -> None:
+        super().__init__()
+        self._name = name
+        self.network = network
+        self._prompts = prompts
+        self._native = native_size
+        self._noises: OrderedDict[tuple[int, int], Tensor] = OrderedDict()
+        self._conditions: OrderedDict[tuple[int, int], Condition] = OrderedDict()
+        self._warned: set[tuple[int, int]] = set()
+        self._blend = "linear"
+        self.prompt = ""
+
+    @classmethod
+    def open(
+        cls,
+        name: ModelName,
+        *,
+        control: str | Path | Sequence[str | Path] | None = None,
+        lora: Sequence[str | Path | Lora] = (),
+        vae: str = "tiny",
+        device: str = "cpu",
+        dtype: str = "auto",
+        backend: str = "auto",
+        threads: int | None = None,
+        text_encoder: str = "auto",
+        log: logging.Logger | None = None,
+    ) -> CheckpointOneStep:
+        """See `OneStep.load`."""
+        place, arithmetic = _checked(device, dtype, backend, threads, text_encoder)
+        if threads is not None and place.type == "cpu":
+            torch.set_num_threads(threads)
+        found = parts.load(name, vae=vae)
+        controls = [
+            parts.load_control(ModelName.parse_part(one, "control"), unet=found.unet)
+            for one in _listed(control)
+        ]
+        merges = [adapters.read(Lora.of(one)) for one in lora]
+        for merge in merges:
+            merge.into_unet(found.unet)
+        network = Network(
+            found.unet, found.vae, controls, step=found.step, device=place, dtype=arithmetic
+        )
+
+        def load_text() -> Encoders:
+            encoders = text.load_encoders(found.name, found.source)
+            for merge in merges:
+                merge.into_text([encoder for _, encoder in encoders.pairs])
+            return encoders.to(place, arithmetic)
+
+        first = load_text() if text_encoder == "auto" else None
+        release = text_encoder == "release" or (
+            first is not None and text.short_of_memory(first.size(), available_bytes(place))
+        )
+        config = found.unet.config
+        engine = cls(
+            str(name),
+            network,
+            Prompts(load_text, release=release, first=first),
+            native_size=int(config.sample_size) * network.shrink,
+        )
+        engine.log = log or engine.log
+        if found.step.caution is not None:
+            engine.log.warning("model %s: %s", name, found.step.caution)
+        return engine
+
+    @property
+    def name(self) -> str:
+        """See `OneStep.name`."""
+        return self._name
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """Empty: any text will do."""
+        return ()
+
+    @property
+    def native_size(self) -> tuple[int, int]:
+        """See `OneStep.native_size`."""
+        return (self._native, self._native)
+
+    @property
+    def multiple(self) -> int:
+        """See `OneStep.multiple`."""
+        return self.network.shrink
+
+    @property
+    def backend(self) -> str:
+        """`"torch"`."""
+        return "torch"
+
+    @property
+    def dtype(self) -> str:
+        """See `OneStep.dtype`."""
+        return str(self.network.dtype).removeprefix("torch.")
+
+    @property
+    def sees_picture(self) -> bool:
+        """Whether there is a ControlNet."""
+        return bool(self.controls)
+
+    @property
+    def controls(self) -> int:
+        """How many ControlNets there are."""
+        return len(self.network.controls)
+
+    @property
+    def blend(self) -> str:
+        """How the texts of a prompt are mixed: `linear` or `spherical`.
+
+        Setting it raises ValueError if it is neither.
+        """
+        return self._blend
+
+    @blend.setter
+    def blend(self, blend: str) -> None:
+        self._embedding = self._prompts.embed(self.prompt, blend=blend)
+        self._conditions.clear()
+        self._blend = blend
+
+    @property
+    def embedding(self) -> Embedding:
+        """What the prompt comes to; setting it goes past the prompt."""
+        return self._embedding
+
+    @embedding.setter
+    def embedding(self, embedding: Embedding) -> None:
+        self._embedding = embedding
+        self._conditions.clear()
+
+    def embed(self, prompt: str) -> Embedding:
+        """The embedding of another prompt, kept for when it is set; from any thread.
+
+        Raises:
+            ValueError: As when setting `prompt`.
+        """
+        return self._prompts.embed(prompt, blend=self._blend)
+
+    def prefetch(self, prompt: str) -> None:
+        """See `OneStep.prefetch`."""
+        self.embed(prompt)
+
+    def release_text_encoder(self) -> None:
+        """Frees the text encoder's memory; the next new prompt loads it again."""
+        self._prompts.release()
+
+    def noise(self, width: int, height: int) -> Tensor:
+        """The seed's noise for a size in pixels: float32 1 × 4 × h × w on the device.
+
+        It is drawn on the CPU, as diffusers does with a generator of the CPU, so that a seed means
+        the same everywhere; and always in float32, where diffusers draws in the model's own type.
+        """
+        key = (height // self.network.shrink, width // self.network.shrink)
+        if key not in self._noises:
+            generator = torch.Generator().manual_seed(self.seed)
+            drawn = torch.randn((1, self.network.latent_channels, *key), generator=generator)
+            self._noises[key] = drawn.to(self.network.device)
+            while len(self._noises) > KEPT_SIZES:
+                self._noises.popitem(last=False)
+        self._noises.move_to_end(key)
+        return self._noises[key]
+
+    def condition(self, width: int, height: int) -> Condition:
+        """The prompt's condition for a size in pixels."""
+        key = (width, height)
+        if key not in self._conditions:
+            self._conditions[key] = self.network.condition(
+                self._embedding, width=width, height=height
+            )
+            while len(self._conditions) > KEPT_SIZES:
+                self._conditions.popitem(last=False)
+        self._conditions.move_to_end(key)
+        return self._conditions[key]
+
+    @torch.inference_mode()
+    def latents(
+        self,
+        width: int,
+        height: int,
+        *,
+        control: Tensor | Sequence[Tensor] | None = None,
+        scale: float | Tensor | Sequence[float | Tensor] | None = None,
+        noise: Tensor | None = None,
+        count: int = 1,
+        mark: Callable[[str], None] | None = None,
+    ) -> Tensor:
+        """The step, up to the latents.
+
+        Args:
+            width: Pixels, a multiple of `multiple`.
+            height: Pixels, a multiple of `multiple`.
+            control: Control pictures, uint8 N × height × width × 3, on any device; for several
+                ControlNets one for each, or one for all. None leaves the ControlNets out.
+            scale: Conditioning scale; `conditioning_scale` by default. A tensor may hold one for
+                each picture, N × 1 × 1 × 1; a sequence one for each ControlNet.
+            noise: float32 1 or N × 4 × h × w; the seed's by default.
+            count: How many pictures, where there is no control.
+            mark: Called with the name of a part when its work was given to the device: `condition`,
+                `control`, `unet`.
+
+        Returns:
+            float32 N × 4 × h × w.
+
+        Raises:
+            ValueError: Control pictures or scales are not one for each ControlNet.
+        """
+        net, say = self.network, mark or _silent
+        drawn = self.noise(width, height) if noise is None else noise
+        condition = self.condition(width, height)
+        pictures = self._pictures(control)
+        scales = self._scales(scale)
+        count = len(pictures[0]) if pictures else max(count, len(drawn))
+        wide = drawn.expand(count, -1, -1, -1)
+        sample = net.model_input(wide)
+        shown = [net.pictures(picture.to(net.device)) for picture in pictures]
+        say("condition")
+        residuals: list[Tensor] = []
+        for index, (picture, factor) in enumerate(zip(shown, scales, strict=False)):
+            if isinstance(factor, float) and factor == 0.0:
+                continue
+            found = net.residuals(index, sample, picture, condition)
+            if not (isinstance(factor, float) and factor == 1.0):
+                found = [one.mul_(factor) for one in found]
+            residuals = (
+                [one.add_(other) for one, other in zip(residuals, found, strict=True)]
+                if residuals
+                else found
+            )
+        say("control")
+        latents = net.combine(wide, net.predict(sample, condition, residuals))
+        say("unet")
+        return latents
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor, *, mark: Callable[[str], None] | None = None) -> Tensor:
+        """Pictures of latents.
+
+        Args:
+            latents: float32 N × 4 × h × w.
+            mark: As in `latents`: `decoder`, `conversion`.
+
+        Returns:
+            uint8 N × height × width × 3 on the device.
+        """
+        say = mark or _silent
+        decoded = self.network.decode(latents)
+        say("decoder")
+        levels = self.network.levels(decoded)
+        say("conversion")
+        return levels
+
+    def advice(self, width: int, height: int) -> str | None:
+        """Why a size in pixels does not suit the model, as a sentence; None if it does."""
+        if (width, height) == self.native_size:
+            return None
+        native = "x".join(map(str, self.native_size))
+        return (
+            f"model {self.name} was made for {native} pixels and looks worse at {width}x{height}; "
+            f"put a preprocess node with size {native} before it"
+        )
+
+    def _take_prompt(self, prompt: str) -> None:
+        self._embedding = self._prompts.embed(prompt, blend=self._blend)
+        self._conditions.clear()
+
+    def _take_scale(self, scale: float) -> None:
+        pass
+
+    def _take_seed(self) -> None:
+        self._noises.clear()
+
+    def _prepare(self, batch: int, height: int, width: int) -> None:
+        self.noise(width, height)
+
+    def _paint(self, image: Bytes, control: Bytes | None, out: Bytes) -> None:
+        batch, height, width = image.shape[:3]
+        if (width, height) not in self._warned:
+            self._warned.add((width, height))
+            if (advice := self.advice(width, height)) is not None:
+                self.log.warning("%s", advice)
+        if control is not None and not self.controls:
+            raise ValueError(
+                f"model {self.name} was loaded without a ControlNet: a control picture needs one"
+            )
+        guide = image if control is None else control
+        tensor = torch.from_numpy(guide) if self.controls else None
+        latents = self.latents(width, height, control=tensor, count=batch)
+        with torch.inference_mode():
+            torch.from_numpy(out).copy_(self.decode(latents))
+
+    def _pictures(self, control: Tensor | Sequence[Tensor] | None) -> list[Tensor]:
+        if control is None:
+            return []
+        if not self.controls:
+            raise ValueError(f"model {self.name} was loaded without a ControlNet")
+        given = [control] * self.controls if isinstance(control, Tensor) else list(control)
+        if len(given) != self.controls:
+            raise ValueError(f"{len(given)} control pictures for {self.controls} ControlNets")
+        return given
+
+    def _scales(
+        self, scale: float | Tensor | Sequence[float | Tensor] | None
+    ) -> list[float | Tensor]:
+        chosen = self.conditioning_scale if scale is None else scale
+        if isinstance(chosen, int | float | Tensor):
+            chosen = [chosen] * self.controls
+        if len(chosen) != self.controls:
+            raise ValueError(f"{len(chosen)} conditioning scales for {self.controls} ControlNets")
+        net = self.network
+        return [
+            one.to(net.device, net.dtype) if isinstance(one, Tensor) else float(one)
+            for one in chosen
+        ]
+
+
+def _checked(
+    device: str, dtype: str, backend: str, threads: int | None, text_encoder: str
+) -> tuple[torch.device, torch.dtype]:
+    if backend not in ("auto", "torch"):
+        raise ValueError(
+            f"published checkpoints run on the torch backend, not on {backend!r}"
+            + ("" if backend == "openvino" else "; known are auto, openvino, torch")
+        )
+    if dtype != "auto" and dtype not in DTYPES:
+        raise ValueError(f"unknown dtype {dtype!r}; known are auto, {', '.join(DTYPES)}")
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads must be at least 1, not {threads}")
+    if text_encoder not in ("auto", "keep", "release"):
+        raise ValueError(f"unknown text_encoder {text_encoder!r}; known are auto, keep, release")
+    try:
+        place = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"unknown device {device!r}, as in cpu or cuda:0") from None
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {device} cannot be used: torch sees no NVIDIA GPU here")
+    if dtype == "auto":
+        return place, torch.float16 if place.type == "cuda" else torch.float32
+    return place, DTYPES[dtype]
+
+
+def _listed(control: str | Path | Sequence[str | Path] | None) -> list[str | Path]:
+    if control is None:
+        return []
+    return [control] if isinstance(control, str | Path) else list(control)
+
+
+def _silent(part: str) -> None:
+    pass

@@ -1,0 +1,235 @@
+"""The networks of a model, built and filled: U-Net, decoder, ControlNets, text encoders.
+
+Built on the meta device from the configuration, then given weights that must all fit, so that
+nothing keeps a value of its own by mistake and nothing is in memory twice.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from nodes.sdxs.checkpoint import weights
+from nodes.sdxs.checkpoint.layouts import LAYOUTS, control_for
+from nodes.sdxs.checkpoint.schedule import Step, step
+from nodes.sdxs.checkpoint.source import Source, weight_files
+from nodes.sdxs.names import ModelName
+
+DIFFUSERS_FILE = "diffusion_pytorch_model"
+VAES = ("tiny", "large")
+
+
+@dataclass
+class Parts:
+    """What makes up a text-to-image model, in float32 or as the files have it, on the CPU.
+
+    Attributes:
+        name: As it was asked for.
+        source: Of its files; None where the weights are random.
+        unet: `UNet2DConditionModel`.
+        vae: `AutoencoderTiny` or `AutoencoderKL`.
+        step: Of its scheduler.
+    """
+
+    name: ModelName
+    source: Source | None
+    unet: Any
+    vae: Any
+    step: Step
+
+
+def load(name: ModelName, *, vae: str) -> Parts:
+    """Loads everything but the text encoders, which `text` loads when a prompt needs them.
+
+    Args:
+        name: Of a folder, a repository or `random`.
+        vae: `"tiny"` or `"large"`.
+
+    Raises:
+        MissingFilesError: Files are not on this machine.
+        ValueError: Files are there, but not what this engine can run.
+    """
+    if vae not in VAES:
+        raise ValueError(f"unknown vae {vae!r}; known are tiny and large")
+    if name.kind == "random":
+        layout = LAYOUTS[name.id]
+        unet = build("UNet2DConditionModel", layout.unet)
+        weights.fill_random(unet, name="unet")
+        kind, config = (
+            ("AutoencoderTiny", layout.vae)
+            if vae == "tiny"
+            else ("AutoencoderKL", layout.vae_large)
+        )
+        decoder = build(kind, config)
+        weights.fill_random(decoder, name=f"vae_{vae}")
+        if vae == "tiny":
+            # The decoder gives 0..1: its pictures lie around the middle grey.
+            decoder.decoder.layers[-1].bias.fill_(0.5)
+        return Parts(name, None, unet, decoder, step(*layout.scheduler))
+    source = Source(name)
+    if source.find("model_index.json") is None:
+        # Nothing is known of it, then: these are the files of a model with one text encoder.
+        source.need_all(required({}, vae_folder="vae" if vae == "tiny" else "vae_large"))
+    index = source.read("model_index.json")
+    _check_index(source, index)
+    folder = _vae_folder(source, index, vae)
+    source.need_all(required(index, vae_folder=folder))
+    unet = _load(source, "unet", "UNet2DConditionModel")
+    decoder = _load(
+        source, folder, "AutoencoderTiny" if vae == "tiny" else "AutoencoderKL", rename=_renamed_vae
+    )
+    return Parts(name, source, unet, decoder, _step(source, index))
+
+
+def load_control(name: ModelName, *, unet: Any) -> Any:
+    """Loads a ControlNet for a U-Net.
+
+    Raises:
+        MissingFilesError: Files are not on this machine.
+        ValueError: It does not fit the U-Net.
+    """
+    if name.kind == "random":
+        control = build("ControlNetModel", control_for(unet.config))
+        weights.fill_random(control, name="control")
+        return control
+    source = Source(name)
+    source.need_all([("config.json",), weight_files("", DIFFUSERS_FILE)])
+    return _load(source, "", "ControlNetModel")
+
+
+def build(kind: str, config: Mapping[str, Any]) -> Any:
+    """A network of diffusers on the meta device, without gradients.
+
+    Raises:
+        ValueError: diffusers refuses the configuration.
+    """
+    import diffusers
+
+    made: Any = getattr(diffusers, kind)
+    # Files carry what other versions know; what is of consequence shows in the weights' shapes.
+    known = inspect.signature(made.__init__).parameters
+    values = {key: value for key, value in config.items() if key in known}
+    try:
+        with torch.device("meta"):
+            module: Any = made.from_config(values)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise ValueError(f"the configuration of {kind} is refused by diffusers: {error}") from error
+    return module.eval().requires_grad_(False)
+
+
+def required(index: Mapping[str, Any], *, vae_folder: str) -> list[tuple[str, ...]]:
+    """The files that a model's repository must have, each as candidates, the best first."""
+    files: list[tuple[str, ...]] = [
+        ("model_index.json",),
+        ("scheduler/scheduler_config.json",),
+        ("unet/config.json",),
+        weight_files("unet", DIFFUSERS_FILE),
+        (f"{vae_folder}/config.json",),
+        weight_files(vae_folder, DIFFUSERS_FILE),
+    ]
+    for suffix in text_suffixes(index):
+        encoder, tokenizer = f"text_encoder{suffix}", f"tokenizer{suffix}"
+        files += [
+            (f"{encoder}/config.json",),
+            weight_files(encoder, "model"),
+            (f"{tokenizer}/vocab.json",),
+            (f"{tokenizer}/merges.txt",),
+        ]
+    return files
+
+
+def text_suffixes(index: Mapping[str, Any]) -> tuple[str, ...]:
+    """Endings of the folders of the text encoders: one, or two for the shape of SDXL."""
+    return ("", "_2") if _component(index, "text_encoder_2") else ("",)
+
+
+def component_class(index: Mapping[str, Any], name: str) -> str:
+    """The class that `model_index.json` names for a part; empty if it names none."""
+    return _component(index, name) or ""
+
+
+def _component(index: Mapping[str, Any], name: str) -> str | None:
+    entry = index.get(name)
+    if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str):
+        return entry[1]
+    return None
+
+
+def _check_index(source: Source, index: Mapping[str, Any]) -> None:
+    for part, kinds in (
+        ("unet", ("UNet2DConditionModel",)),
+        ("text_encoder", ("CLIPTextModel",)),
+        ("text_encoder_2", ("CLIPTextModelWithProjection",)),
+        ("tokenizer", ("CLIPTokenizer", "CLIPTokenizerFast")),
+        ("tokenizer_2", ("CLIPTokenizer", "CLIPTokenizerFast")),
+    ):
+        kind = _component(index, part)
+        if kind is None and part.endswith("_2"):
+            continue
+        if kind not in kinds:
+            raise ValueError(
+                f"{source}: model_index.json must name {kinds[0]} as {part}, not {kind!r}: only "
+                "models in the shape of Stable Diffusion 1, 2 and XL can be run"
+            )
+
+
+def _vae_folder(source: Source, index: Mapping[str, Any], vae: str) -> str:
+    """Where the decoder is: `vae`, or `vae_large` beside a tiny one."""
+    kind = _component(index, "vae")
+    if kind == "AutoencoderTiny":
+        return "vae" if vae == "tiny" else "vae_large"
+    if kind == "AutoencoderKL":
+        if vae == "large":
+            return "vae"
+        raise ValueError(
+            f"{source} has no tiny decoder, its vae is an AutoencoderKL: set vae: large"
+        )
+    raise ValueError(
+        f"{source}: model_index.json must name AutoencoderTiny or AutoencoderKL as vae, "
+        f"not {kind!r}"
+    )
+
+
+def _step(source: Source, index: Mapping[str, Any]) -> Step:
+    config = source.read("scheduler/scheduler_config.json")
+    # As diffusers does it: the class of the index, the values of the file.
+    kind = _component(index, "scheduler") or str(config.get("_class_name"))
+    try:
+        return step(kind, config)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+
+
+def _load(source: Source, folder: str, kind: str, rename: Any = str) -> Any:
+    start = f"{folder}/" if folder else ""
+    config = source.read(f"{start}config.json")
+    if config.get("_class_name", kind) != kind:
+        raise ValueError(
+            f"{source}: {start}config.json describes a {config['_class_name']}, not a {kind}"
+        )
+    module = build(kind, config)
+    path = source.need(*weight_files(folder, DIFFUSERS_FILE))
+    weights.fill(module, weights.read(path), what=str(path), rename=partial(rename))
+    return module
+
+
+# Autoencoders that were saved by early versions name their one attention otherwise.
+_EARLY = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+_EARLY_NAME = re.compile(r"(.*\.attentions\.\d+\.)(query|key|value|proj_attn)\.(weight|bias)")
+
+
+def _renamed_vae(name: str) -> str:
+    match = _EARLY_NAME.fullmatch(name)
+    return name if match is None else f"{match[1]}{_EARLY[match[2]]}.{match[3]}"
+
+
+def count(module: nn.Module) -> int:
+    """Number of parameters."""
+    return sum(parameter.numel() for parameter in module.parameters())
