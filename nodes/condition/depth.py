@@ -92,16 +92,24 @@ class Depth:
                 f"{', '.join(NEAR_IS_LARGE)}"
             )
         near_is_large = NEAR_IS_LARGE[kind] and config.get("depth_estimation_type") != "metric"
-        size = _size(images, path)
-        return cls(
+        made = cls(
             _load(path, device=device, dtype=dtype),
-            size=size,
+            size=_size(images, path),
             keep_shape=bool(images.get("keep_aspect_ratio", False)),
             multiple=int(images.get("ensure_multiple_of", 1)),
             mean=_channels(images, "image_mean", path),
             deviation=_channels(images, "image_std", path),
             near_is_large=near_is_large,
         )
+        try:
+            made._predicted(torch.zeros(1, 3, 120, 160, device=device))
+        except RuntimeError as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise ValueError(
+                f"the depth model in {path} cannot take pictures of the sizes that its "
+                f"preprocessor_config.json asks for: {reason}"
+            ) from error
+        return made
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor) -> Tensor:
@@ -113,23 +121,24 @@ class Depth:
         Returns:
             float32 of shape (N, 1, H, W), 0 (far) to 255 (near), not rounded.
         """
-        height, width = pixels.shape[2:]
         image = pixels.float() / 255.0 if pixels.dtype == torch.uint8 else pixels.float()
-        image = F.interpolate(
-            image.expand(-1, 3, -1, -1),
-            size=self._input_size(height, width),
-            mode="bicubic",
-            antialias=True,
-        ).clamp(0.0, 1.0)
-        image = ((image - self._mean) / self._deviation).to(self._dtype)
-        predicted = self._model(pixel_values=image).predicted_depth.float()[:, None]
-        whole = F.interpolate(predicted, size=(height, width), mode="bicubic")
+        whole = self._predicted(image.expand(-1, 3, -1, -1))
         if not self._near_is_large:
             whole = -whole
         far, near = self._follow(torch.stack([whole.amin(), whole.amax()])).unbind()
         # A picture without any depth is far all over.
-        span = torch.clamp(near - far, min=1e-6)
+        span = torch.clamp(near - far, min=1e-12)
         return (255.0 * (whole - far) / span).clamp(0.0, 255.0)
+
+    @torch.no_grad()
+    def _predicted(self, image: Tensor) -> Tensor:
+        """The model's numbers for pictures from 0 to 1 of three channels, in their size."""
+        height, width = image.shape[2:]
+        size = self._input_size(height, width)
+        small = F.interpolate(image, size=size, mode="bicubic", antialias=True).clamp(0.0, 1.0)
+        seen = ((small - self._mean) / self._deviation).to(self._dtype)
+        predicted = self._model(pixel_values=seen).predicted_depth.float()[:, None]
+        return F.interpolate(predicted, size=(height, width), mode="bicubic")
 
     def _follow(self, extremes: Tensor) -> Tensor:
         rate = 1.0 - self._begun * (1.0 - self.FOLLOW)
@@ -151,7 +160,11 @@ class Depth:
 
 def _load(path: Path, *, device: torch.device | str, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForDepthEstimation
+    from transformers.utils import logging
 
+    bars: Any = logging  # without types
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
     try:
         model, found = AutoModelForDepthEstimation.from_pretrained(
             str(path),
@@ -165,6 +178,9 @@ def _load(path: Path, *, device: torch.device | str, dtype: torch.dtype) -> Any:
     except Exception as error:  # transformers and safetensors raise many kinds
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(f"the depth model in {path} cannot be read: {reason}") from error
+    finally:
+        if shown:
+            bars.enable_progress_bar()
     for words, key in (
         ("are missing", "missing_keys"),
         ("are not of this model", "unexpected_keys"),
@@ -172,8 +188,8 @@ def _load(path: Path, *, device: torch.device | str, dtype: torch.dtype) -> Any:
     ):
         names = sorted(one if isinstance(one, str) else str(one[0]) for one in found[key])
         if names:
-            shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-            raise ValueError(f"the depth model in {path}: {len(names)} tensors {words} ({shown})")
+            first = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+            raise ValueError(f"the depth model in {path}: {len(names)} tensors {words} ({first})")
     return model.to(device).eval().requires_grad_(False)
 
 
