@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -11,6 +11,9 @@ import streamer
 from nodes.sdxs import texts, vocabulary
 from nodes.sdxs.bundle import Bundle
 from nodes.sdxs.names import Lora, ModelName
+
+if TYPE_CHECKING:
+    from nodes.sdxs.engine import OneStep
 
 
 class LoraParams(streamer.Params):
@@ -25,7 +28,7 @@ class LoraParams(streamer.Params):
 class SdxsParams(streamer.Params):
     """Parameters of the `sdxs` node."""
 
-    model: str = "bundled"
+    model: str = Field(default="bundled", json_schema_extra={"live": True})
     """which model: `bundled`, a small one that comes with streamer; a repository of the hub as
     `IDKiro/sdxs-512-dreamshaper`, fetched before by `streamer pull`, with `@revision` if need be;
     a folder in diffusers' layout; or `random:tiny` and such, an architecture without training"""
@@ -39,12 +42,12 @@ class SdxsParams(streamer.Params):
     text_encoder: Literal["auto", "keep", "release"] = "auto"
     """whether a checkpoint's text encoder stays in memory for other prompts; `auto` releases it
     where memory is short"""
-    prompt: str = "ink"
+    prompt: str = Field(default="ink", json_schema_extra={"live": True})
     """style to paint in: `bundled` knows a fixed vocabulary, others take any text, or several as
     `a castle:0.7 | a forest:0.3`"""
-    conditioning_scale: float = Field(default=1.0, ge=0.0, le=2.0)
+    conditioning_scale: float = Field(default=1.0, ge=0.0, le=2.0, json_schema_extra={"live": True})
     """how strongly the picture steers the result; of a checkpoint, through its ControlNet"""
-    seed: int = Field(default=0, ge=0, lt=2**32)
+    seed: int = Field(default=0, ge=0, lt=2**32, json_schema_extra={"live": True})
     """of the noise, which is the same for every picture so that video stays still"""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """arithmetic of the network; `auto` is what the device does best"""
@@ -106,12 +109,32 @@ class Sdxs(streamer.Transform[SdxsParams]):
 
     def open(self) -> None:
         """Loads the model."""
+        self._engine = self._loaded(self.params)
+        self._size = (0, 0)
+
+    def prepare(self, params: SdxsParams) -> OneStep | None:
+        """Loads another model beside the present one, or embeds another prompt."""
+        if params.model != self._engine.name:
+            return self._loaded(params)
+        try:
+            self._engine.prefetch(params.prompt)
+        except ValueError as error:
+            raise streamer.ParameterError(str(error)) from None
+        return None
+
+    def update(self, params: SdxsParams, prepared: OneStep | None) -> None:
+        """Takes another prompt, scale, seed or model."""
+        super().update(params, prepared)
+        if prepared is not None:
+            self._engine, self._size = prepared, (0, 0)
+        self._set(self._engine, params)
+
+    def _loaded(self, p: SdxsParams) -> OneStep:
         from nodes.sdxs.engine import OneStep
 
-        p = self.params
         self.context.note(f"loading the model {p.model}")
         try:
-            self._engine = OneStep.load(
+            engine = OneStep.load(
                 p.model,
                 control=_listed(p.control),
                 lora=p.adapters(),
@@ -127,21 +150,27 @@ class Sdxs(streamer.Transform[SdxsParams]):
             raise streamer.ParameterError(
                 f"the model {p.model} cannot be loaded: {error}"
             ) from error
+        except MemoryError as error:
+            raise streamer.NodeError(f"there is no memory for the model {p.model}") from error
         except FileNotFoundError as error:
             # Its message names what is missing and how to get it.
             raise streamer.NodeError(str(error)) from error
         except OSError as error:
             raise streamer.NodeError(f"model {p.model} cannot be read: {error}") from error
-        if not self._engine.sees_picture:
+        if not engine.sees_picture:
             self.context.log.warning(
                 "model %s paints from its prompt alone: without `control` the video does not "
                 "steer it",
                 p.model,
             )
-        self._engine.prompt = p.prompt
-        self._engine.conditioning_scale = p.conditioning_scale
-        self._engine.seed = p.seed
-        self._size = (0, 0)
+        self._set(engine, p)
+        return engine
+
+    @staticmethod
+    def _set(engine: OneStep, p: SdxsParams) -> None:
+        engine.prompt = p.prompt
+        engine.conditioning_scale = p.conditioning_scale
+        engine.seed = p.seed
 
     def process(self, frame: streamer.Frame) -> streamer.Frame:
         """One picture in, one of the same size out, straight into the output slot."""
