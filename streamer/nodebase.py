@@ -108,6 +108,10 @@ class Context(Protocol):
         """
         ...
 
+    def repeated(self) -> None:
+        """For transforms: counts that the result of a former picture is shown again."""
+        ...
+
     def delivered(self, header: Header) -> None:
         """For sinks with `deferred`: the picture has left (was written, sent or muxed)."""
         ...

@@ -21,6 +21,7 @@ class SoloContext:
 
     Attributes:
         dropped: frames counted by reason.
+        repeats: pictures shown again, as counted by `repeated`.
         sent: headers of the pictures that a deferred sink reported as delivered.
         notes: texts of `note`.
         expected: the last arguments of `expect`.
@@ -49,6 +50,7 @@ class SoloContext:
         self.sent: list[Header] = []
         self.notes: list[str] = []
         self.expected: dict[str, float | None] = {}
+        self.repeats = 0
         self._seq = 0
 
     def allocate(
@@ -82,6 +84,10 @@ class SoloContext:
     def drop(self, reason: Drop, count: int = 1) -> None:
         """See `streamer.Context.drop`."""
         self.dropped[reason] += count
+
+    def repeated(self) -> None:
+        """See `streamer.Context.repeated`."""
+        self.repeats += 1
 
     def delivered(self, header: Header) -> None:
         """See `streamer.Context.delivered`."""

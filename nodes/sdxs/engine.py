@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,7 @@ class OneStep(ABC):
         self._prompt = ""
         self._scale = 1.0
         self._seed = 0
+        self._turn = 0.0
 
     @staticmethod
     def load(
@@ -241,6 +242,54 @@ class OneStep(ABC):
         changed, self._seed = number != self._seed, number
         if changed:
             self._take_seed()
+
+    @property
+    def turn(self) -> float:
+        """How far the noise has turned, at least 0: 1 is the next seed's, 0.5 is halfway there.
+
+        Setting it raises ValueError if it is negative or no number.
+        """
+        return self._turn
+
+    @turn.setter
+    def turn(self, turn: float) -> None:
+        number = _number("turn", turn)
+        if not 0 <= number < LARGEST_SEED:
+            raise ValueError(f"turn must be from 0 to {LARGEST_SEED}, not {turn!r}")
+        changed, self._turn = number != self._turn, number
+        if changed:
+            self._take_seed()
+
+    @property
+    def feeds_back_latents(self) -> bool:
+        """Whether `paint_after` mixes latents; else the picture itself is to be mixed."""
+        return False
+
+    def paint_after(self, image: Bytes, out: Bytes, *, past: Any, share: float) -> Any:
+        """Styles a picture with a share of the last one's latent in it.
+
+        Args:
+            image: uint8 RGB, height × width × 3.
+            out: receives the result.
+            past: what the last call returned, None at first.
+            share: of the past, 0 to 1.
+
+        Returns:
+            The latent, for the next call.
+
+        Raises:
+            ValueError: not `feeds_back_latents`, or as a call does.
+        """
+        raise ValueError(f"model {self.name} has no latent to mix; mix the picture itself")
+
+    def _drawn(self, draw: Callable[[int], Any]) -> Any:
+        """The noise of `seed` turned by `turn`; `draw` gives the noise of a seed."""
+        from nodes.sdxs.steady import slerp
+
+        whole = int(self._turn)
+        first, share = self._seed + whole, self._turn - whole
+        start = draw(first % (LARGEST_SEED + 1))
+        return slerp(start, draw((first + 1) % (LARGEST_SEED + 1)), share) if share else start
 
     def __call__(
         self, image: Bytes, out: Bytes | None = None, *, control: Bytes | None = None

@@ -49,6 +49,16 @@ class SdxsParams(streamer.Params):
     """how strongly the picture steers the result; of a checkpoint, through its ControlNet"""
     seed: int = Field(default=0, ge=0, lt=2**32, json_schema_extra={"live": True})
     """of the noise, which is the same for every picture so that video stays still"""
+    feedback: float = Field(default=0.0, ge=0.0, le=0.35, json_schema_extra={"live": True})
+    """share of the last result in the next, which calms what flickers"""
+    similar: float = Field(
+        default=0.0, ge=0.0, le=64.0, json_schema_extra={"live": True, "unit": "grey levels"}
+    )
+    """mean change of the source up to which the last result is shown again; 0 paints all"""
+    drift: int = Field(
+        default=0, ge=0, le=100_000, json_schema_extra={"live": True, "unit": "frames"}
+    )
+    """frames in which the noise turns from one seed's to the next's; 0 holds it fixed"""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """arithmetic of the network; `auto` is what the device does best"""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
@@ -109,15 +119,18 @@ class Sdxs(streamer.Transform[SdxsParams]):
 
     def open(self) -> None:
         """Loads the model."""
-        self._engine = self._loaded(self.params)
+        from nodes.sdxs.steady import Steady
+
+        self._steady = Steady(self._loaded(self.params))
+        self._set(self._steady.engine, self.params)
         self._size = (0, 0)
 
     def prepare(self, params: SdxsParams) -> OneStep | None:
         """Loads another model beside the present one, or embeds another prompt."""
-        if params.model != self._engine.name:
+        if params.model != self.params.model:
             return self._loaded(params)
         try:
-            self._engine.prefetch(params.prompt)
+            self._steady.engine.prefetch(params.prompt)
         except ValueError as error:
             raise streamer.ParameterError(str(error)) from None
         return None
@@ -126,8 +139,9 @@ class Sdxs(streamer.Transform[SdxsParams]):
         """Takes another prompt, scale, seed or model."""
         super().update(params, prepared)
         if prepared is not None:
-            self._engine, self._size = prepared, (0, 0)
-        self._set(self._engine, params)
+            self._steady.engine, self._size = prepared, (0, 0)
+            self._steady.forget()
+        self._set(self._steady.engine, params)
 
     def _loaded(self, p: SdxsParams) -> OneStep:
         from nodes.sdxs.engine import OneStep
@@ -163,11 +177,11 @@ class Sdxs(streamer.Transform[SdxsParams]):
                 "steer it",
                 p.model,
             )
-        self._set(engine, p)
         return engine
 
-    @staticmethod
-    def _set(engine: OneStep, p: SdxsParams) -> None:
+    def _set(self, engine: OneStep, p: SdxsParams) -> None:
+        steady = self._steady
+        steady.feedback, steady.similar, steady.drift = p.feedback, p.similar, p.drift
         engine.prompt = p.prompt
         engine.conditioning_scale = p.conditioning_scale
         engine.seed = p.seed
@@ -179,7 +193,8 @@ class Sdxs(streamer.Transform[SdxsParams]):
             self._check_size(*size)
             self._size = size
         out = self.context.allocate(*size, like=frame.header)
-        self._engine(frame.numpy(), out=out.numpy())
+        if not self._steady(frame.numpy(), out=out.numpy()):
+            self.context.repeated()
         return out
 
     def _device(self) -> str:
@@ -188,7 +203,7 @@ class Sdxs(streamer.Transform[SdxsParams]):
         return "cpu" if self.context.gpu is None else f"cuda:{self.context.gpu}"
 
     def _check_size(self, width: int, height: int) -> None:
-        multiple = self._engine.multiple
+        multiple = self._steady.engine.multiple
         if width % multiple or height % multiple:
             near = "x".join(
                 str(max(1, round(side / multiple)) * multiple) for side in (width, height)

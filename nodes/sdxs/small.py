@@ -116,10 +116,12 @@ class SmallOneStep(OneStep):
             if len(self._noises) >= 4:
                 self._noises.clear()
             shrink = self._bundle.shrink
-            noise = np.random.default_rng(self.seed).standard_normal(
-                (1, self._bundle.noise_channels, height // shrink, width // shrink), np.float32
-            )
-            self._noises[shape] = _repeat(noise, batch)
+            size = (1, self._bundle.noise_channels, height // shrink, width // shrink)
+
+            def draw(seed: int) -> Floats:
+                return np.random.default_rng(seed).standard_normal(size, np.float32)
+
+            self._noises[shape] = _repeat(self._drawn(draw).astype(np.float32), batch)
         return self._noises[shape]
 
 

@@ -117,6 +117,10 @@ class RuntimeContext:
             self.withheld = True
         self._board.dropped[reason].add(count)
 
+    def repeated(self) -> None:
+        """See `streamer.Context.repeated`."""
+        self._board.repeated.add()
+
     def delivered(self, header: Header) -> None:
         """See `streamer.Context.delivered`."""
         now = time.monotonic_ns()

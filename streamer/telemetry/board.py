@@ -29,6 +29,7 @@ _NODE_CELLS: Final = (
     "emitted",  # pictures published
     "delivered",  # sinks: pictures that left
     "copies",  # copies of whole pictures made by the runtime
+    "repeated",  # pictures that show a former result again
     "packets",  # audio packets passed on or taken
     "first_ns",  # CLOCK_MONOTONIC when the first picture was published; at sinks, received
     "last_ns",  # and when the latest was published; at sinks, delivered
@@ -77,6 +78,7 @@ class NodeBoard:
         self.emitted = Cell(cells, next(names))
         self.delivered = Cell(cells, next(names))
         self.copies = Cell(cells, next(names))
+        self.repeated = Cell(cells, next(names))
         self.packets = Cell(cells, next(names))
         self.first_ns = Cell(cells, next(names))
         self.last_ns = Cell(cells, next(names))

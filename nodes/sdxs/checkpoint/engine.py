@@ -6,6 +6,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -186,14 +187,18 @@ class CheckpointOneStep(OneStep):
         """
         key = (height // self.network.shrink, width // self.network.shrink)
         if key not in self._noises:
-            generator = torch.Generator().manual_seed(self.seed)
-            drawn = torch.randn((1, self.network.latent_channels, *key), generator=generator)
-            self._noises[key] = drawn.to(self.network.device)
+            size = (1, self.network.latent_channels, *key)
+
+            def draw(seed: int) -> Tensor:
+                return torch.randn(size, generator=torch.Generator().manual_seed(seed))
+
+            self._noises[key] = self._drawn(draw).to(self.network.device)
             while len(self._noises) > KEPT_SIZES:
                 self._noises.popitem(last=False)
         self._noises.move_to_end(key)
         return self._noises[key]
 
+    @torch.inference_mode()
     def condition(self, width: int, height: int) -> Condition:
         """The prompt's condition for a size in pixels."""
         key = (width, height)
@@ -305,6 +310,22 @@ class CheckpointOneStep(OneStep):
 
     def _prepare(self, batch: int, height: int, width: int) -> None:
         self.noise(width, height)
+
+    @property
+    def feeds_back_latents(self) -> bool:
+        """Always: a control picture is no picture to mix with."""
+        return True
+
+    def paint_after(self, image: Bytes, out: Bytes, *, past: Any, share: float) -> Any:
+        """See `OneStep.paint_after`."""
+        _, height, width = self._checked(image)
+        guide = torch.from_numpy(image.copy())[None] if self.controls else None
+        latents = self.latents(width, height, control=guide)
+        if past is not None and past.shape == latents.shape:
+            latents = torch.lerp(latents, past, share)
+        with torch.inference_mode():
+            torch.from_numpy(out).copy_(self.decode(latents)[0])
+        return latents
 
     def _paint(self, image: Bytes, control: Bytes | None, out: Bytes) -> None:
         batch, height, width = image.shape[:3]
