@@ -280,5 +280,9 @@ def control_for(unet: Mapping[str, Any]) -> Config:
         **config,
         "down_block_types": down,
         "mid_block_type": unet.get("mid_block_type") or "UNetMidBlock2DCrossAttn",
-        "conditioning_embedding_out_channels": (16, 32, 96, 256),
+        "conditioning_embedding_out_channels": tuple(
+            # 16, 32, 96 and 256 beside 320, in every ControlNet; narrow U-Nets get narrow ones.
+            -(-unet["block_out_channels"][0] * share // 160) * 8
+            for share in (1, 2, 6, 16)
+        ),
     }

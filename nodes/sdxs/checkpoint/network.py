@@ -8,20 +8,19 @@ classes, guidance embeddings, adapters, attention masks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from nodes.sdxs.checkpoint import attention, lean
 from nodes.sdxs.checkpoint.schedule import Step
 from nodes.sdxs.checkpoint.text import Embedding
 
 CONTROL_SHRINK = 8
 """Pixels of a control picture to one element of the latent, along a side; in every ControlNet."""
-
-Mark = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -30,17 +29,23 @@ class Condition:
 
     Attributes:
         tokens: N × 77 × width, N is 1 or the number of pictures.
-        time: N × channels, of the U-Net.
+        time: N × channels, of the U-Net; None where it is the same for all and folded in.
         control_time: The same of each ControlNet.
+        kept: Keys and values of the tokens, of the U-Net's layers.
+        control_kept: The same of each ControlNet.
     """
 
     tokens: Tensor
-    time: Tensor
-    control_time: tuple[Tensor, ...]
+    time: Tensor | None
+    control_time: tuple[Tensor | None, ...]
+    kept: attention.Kept
+    control_kept: tuple[attention.Kept, ...]
 
 
 class Network:
     """U-Net, ControlNets and decoder of one model.
+
+    It takes the modules over: they are moved, laid out anew, and no longer diffusers' to run.
 
     Args:
         unet: `UNet2DConditionModel`, filled.
@@ -79,6 +84,13 @@ class Network:
         self.vae_dtype = torch.float32 if whole else dtype
         self.vae = _placed(vae, device, self.vae_dtype)
         self.scaling_factor = float(vae.config.scaling_factor)
+        for net in (self.unet, *self.controls):
+            if net.config.addition_embed_type is None:
+                with torch.no_grad():
+                    lean.fold_time(net, self._plain_time(net))
+        self._texts = {id(net): attention.install(net) for net in (self.unet, *self.controls)}
+        if self.tiny:
+            lean.rectify_in_place(self.vae.decoder)
         self.latent_channels = int(unet.config.in_channels)
         self.shrink = _shrink(vae)
         self.pooled_width = _pooled_width(unet)
@@ -94,7 +106,13 @@ class Network:
             tokens=found.tokens,
             time=self._time(self.unet, found, width, height),
             control_time=tuple(self._time(one, found, width, height) for one in self.controls),
+            kept=self.project(self.unet, found),
+            control_kept=tuple(self.project(one, found) for one in self.controls),
         )
+
+    def project(self, net: Any, embedding: Embedding) -> attention.Kept:
+        """Keys and values of a prompt for the U-Net or one of the ControlNets."""
+        return attention.keep(self._texts[id(net)], embedding.tokens)
 
     def pictures(self, images: Tensor) -> Tensor:
         """Control pictures as ControlNets take them: uint8 NHW3 to N3HW of 0..1."""
@@ -119,6 +137,7 @@ class Network:
         net = self.controls[index]
         if net.config.controlnet_conditioning_channel_order == "bgr":
             picture = picture.flip(1)
+        attention.use(self._texts[id(net)], condition.control_kept[index])
         time, tokens = _broad(condition.control_time[index], condition.tokens, len(sample))
         hidden = net.conv_in(sample) + net.controlnet_cond_embedding(picture)
         hidden, skips = _down(net, hidden, time, tokens)
@@ -137,6 +156,7 @@ class Network:
             residuals: From `residuals`, scaled and added up; empty for none.
         """
         unet = self.unet
+        attention.use(self._texts[id(unet)], condition.kept)
         time, tokens = _broad(condition.time, condition.tokens, len(sample))
         hidden, skips = _down(unet, unet.conv_in(sample), time, tokens)
         if residuals:
@@ -184,26 +204,27 @@ class Network:
         scaled = decoded.to(torch.float32).mul(127.5).add_(127.5).round_().clamp_(0, 255)
         return scaled.to(torch.uint8).permute(0, 2, 3, 1)
 
-    def _time(self, net: Any, embedding: Embedding, width: int, height: int) -> Tensor:
+    def _plain_time(self, net: Any) -> Tensor:
         when = torch.tensor([self.step.timestep], device=self.device)
         # The sine and cosine are computed in float32, whatever the network's arithmetic.
-        found = net.time_embedding(net.time_proj(when).to(self.dtype))
-        if net.config.addition_embed_type != "text_time":
-            return self._act(net, found)
+        found: Tensor = net.time_embedding(net.time_proj(when).to(self.dtype))
+        return found
+
+    def _time(self, net: Any, embedding: Embedding, width: int, height: int) -> Tensor | None:
+        if net.config.addition_embed_type is None:
+            return None
         if embedding.pooled is None:
             raise ValueError("the U-Net wants a pooled text embedding, and the model has none")
         sizes = torch.tensor([height, width, 0, 0, height, width], device=self.device)
         times = net.add_time_proj(sizes.to(self.dtype)).reshape(1, -1).to(self.dtype)
         added = torch.cat([embedding.pooled, times.expand(len(embedding.pooled), -1)], dim=-1)
-        return self._act(net, found + net.add_embedding(added.to(self.dtype)))
-
-    @staticmethod
-    def _act(net: Any, time: Tensor) -> Tensor:
-        act = getattr(net, "time_embed_act", None)
-        return time if act is None else act(time)
+        found: Tensor = self._plain_time(net) + net.add_embedding(added.to(self.dtype))
+        return found
 
 
-def _down(net: Any, hidden: Tensor, time: Tensor, tokens: Tensor) -> tuple[Tensor, list[Tensor]]:
+def _down(
+    net: Any, hidden: Tensor, time: Tensor | None, tokens: Tensor
+) -> tuple[Tensor, list[Tensor]]:
     skips = [hidden]
     for block in net.down_blocks:
         if getattr(block, "has_cross_attention", False):
@@ -214,7 +235,7 @@ def _down(net: Any, hidden: Tensor, time: Tensor, tokens: Tensor) -> tuple[Tenso
     return hidden, skips
 
 
-def _middle(net: Any, hidden: Tensor, time: Tensor, tokens: Tensor) -> Tensor:
+def _middle(net: Any, hidden: Tensor, time: Tensor | None, tokens: Tensor) -> Tensor:
     if net.mid_block is None:
         return hidden
     if getattr(net.mid_block, "has_cross_attention", False):
@@ -222,10 +243,10 @@ def _middle(net: Any, hidden: Tensor, time: Tensor, tokens: Tensor) -> Tensor:
     return net.mid_block(hidden, time)  # type: ignore[no-any-return]
 
 
-def _broad(time: Tensor, tokens: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    if len(tokens) == count:
-        return time.expand(count, -1), tokens
-    return time.expand(count, -1), tokens.expand(count, -1, -1)
+def _broad(time: Tensor | None, tokens: Tensor, count: int) -> tuple[Tensor | None, Tensor]:
+    if time is not None:
+        time = time.expand(count, -1)
+    return time, tokens if len(tokens) == count else tokens.expand(count, -1, -1)
 
 
 def _laid(latents: Tensor, dtype: torch.dtype) -> Tensor:
@@ -262,6 +283,7 @@ def _check_features(net: Any, what: str) -> None:
         ("num_class_embeds", None),
         ("encoder_hid_dim_type", None),
         ("time_cond_proj_dim", None),
+        ("time_embedding_act_fn", None),
     ):
         if config.get(key, plain) not in (plain, False):
             raise ValueError(
@@ -303,8 +325,3 @@ def _skip_widths(net: Any) -> list[int]:
         widths += [int(resnet.out_channels) for resnet in block.resnets]
         widths += [int(one.out_channels) for one in block.downsamplers or ()]
     return widths
-
-
-def parameters(*modules: nn.Module) -> int:
-    """Bytes of all weights."""
-    return sum(one.nbytes for module in modules for one in module.parameters())

@@ -36,6 +36,7 @@ class Parts:
         unet: `UNet2DConditionModel`.
         vae: `AutoencoderTiny` or `AutoencoderKL`.
         step: Of its scheduler.
+        scheduler: The scheduler's class in diffusers, and its values.
     """
 
     name: ModelName
@@ -43,6 +44,7 @@ class Parts:
     unet: Any
     vae: Any
     step: Step
+    scheduler: tuple[str, Mapping[str, Any]]
 
 
 def load(name: ModelName, *, vae: str) -> Parts:
@@ -72,7 +74,7 @@ def load(name: ModelName, *, vae: str) -> Parts:
         if vae == "tiny":
             # The decoder gives 0..1: its pictures lie around the middle grey.
             decoder.decoder.layers[-1].bias.fill_(0.5)
-        return Parts(name, None, unet, decoder, step(*layout.scheduler))
+        return Parts(name, None, unet, decoder, step(*layout.scheduler), layout.scheduler)
     source = Source(name)
     if source.find("model_index.json") is None:
         # Nothing is known of it, then: these are the files of a model with one text encoder.
@@ -85,7 +87,12 @@ def load(name: ModelName, *, vae: str) -> Parts:
     decoder = _load(
         source, folder, "AutoencoderTiny" if vae == "tiny" else "AutoencoderKL", rename=_renamed_vae
     )
-    return Parts(name, source, unet, decoder, _step(source, index))
+    kind, values = _scheduler(source, index)
+    try:
+        found = step(kind, values)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+    return Parts(name, source, unet, decoder, found, (kind, values))
 
 
 def load_control(name: ModelName, *, unet: Any) -> Any:
@@ -197,14 +204,10 @@ def _vae_folder(source: Source, index: Mapping[str, Any], vae: str) -> str:
     )
 
 
-def _step(source: Source, index: Mapping[str, Any]) -> Step:
+def _scheduler(source: Source, index: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     config = source.read("scheduler/scheduler_config.json")
     # As diffusers does it: the class of the index, the values of the file.
-    kind = _component(index, "scheduler") or str(config.get("_class_name"))
-    try:
-        return step(kind, config)
-    except ValueError as error:
-        raise ValueError(f"{source}: {error}") from error
+    return _component(index, "scheduler") or str(config.get("_class_name")), config
 
 
 def _load(source: Source, folder: str, kind: str, rename: Any = str) -> Any:

@@ -1,0 +1,50 @@
+"""What diffusers' blocks do for many steps and training, and one step need not.
+
+All of it leaves the result as it is, but for the rounding of sums in another order.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+
+def fold_time(net: Any, time: Tensor) -> None:
+    """Puts the time embedding, always the same, into the biases it would be added to.
+
+    Each residual block adds a projection of it to every pixel after its first convolution: that
+    is a bias. Afterwards the blocks take no time embedding.
+
+    Args:
+        net: U-Net or ControlNet, whose embedding depends on the time alone.
+        time: 1 × channels.
+    """
+    for block in net.modules():
+        if type(block).__name__ != "ResnetBlock2D":
+            continue
+        if block.time_embedding_norm != "default" or block.conv1.bias is None:
+            raise ValueError(
+                f"the residual blocks have resnet_time_scale_shift {block.time_embedding_norm!r}; "
+                "this one-step engine runs default"
+            )
+        told = time if block.skip_time_act else block.nonlinearity(time)
+        # One projection at a time, and once: the bias is of the engine from here on.
+        moved = block.conv1.bias.detach() + block.time_emb_proj(told)[0]
+        block.conv1.bias = nn.Parameter(moved, requires_grad=False)
+        block.time_emb_proj = None
+        _in_place(block)
+
+
+def rectify_in_place(decoder: nn.Module) -> None:
+    """Lets the tiny decoder's rectifiers write over their input, which nothing else reads."""
+    for module in decoder.modules():
+        if isinstance(module, nn.ReLU):
+            module.inplace = True
+
+
+def _in_place(block: Any) -> None:
+    # Its input is a norm's output, or, before folding, the time embedding that others read too.
+    if isinstance(block.nonlinearity, nn.SiLU):
+        # diffusers shares one activation between blocks.
+        block.nonlinearity = nn.SiLU(inplace=True)
