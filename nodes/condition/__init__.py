@@ -4,7 +4,7 @@
     from nodes.condition.settings import setting
 
     draw = OpenCvExtractor([setting("canny", low=50, high=150)])
-    control = draw(picture)  # uint8, height × width × 3 in, height × width out
+    control = draw.picture(picture)  # uint8, height × width × 3 in, height × width out
 
 Importing this package loads neither torch nor OpenCV.
 """

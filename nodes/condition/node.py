@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import streamer
 from nodes.condition.params import ConditionParams
@@ -12,12 +13,23 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from nodes.condition.depth import Depth
-    from nodes.condition.on_opencv import OpenCvExtractor
-    from nodes.condition.on_torch import TorchExtractor
+    from nodes.condition.settings import Setting
 
     Bytes = npt.NDArray[np.uint8]
 
 _EMITS = ("rgb24", "gray")
+
+
+class Extractor(Protocol):
+    """What draws: by OpenCV on the CPU, in torch on a GPU."""
+
+    def change(self, settings: Sequence[Setting], *, invert: bool) -> None:
+        """New values for the same kinds."""
+        ...
+
+    def picture(self, picture: Bytes) -> Bytes:
+        """The control picture (H, W) of a picture (H, W, 3) or (H, W)."""
+        ...
 
 
 class Condition(streamer.Transform[ConditionParams]):
@@ -27,31 +39,35 @@ class Condition(streamer.Transform[ConditionParams]):
     # Of YUV the luminance is there already. Depth sees colours, for which YUV is converted.
     accepts = ("yuv420p", "nv12", "rgb24", "bgr24", "gray")
     emits = _EMITS
+    _extractor: Extractor | None = None
+    _depth: Depth | None = None
 
     def open(self) -> None:
-        """Gets ready; loads the depth model where there is one.
+        """Gets ready; loads the depth model where depth is drawn.
 
         Raises:
             ParameterError: the device is not there, or the depth model cannot be loaded.
         """
-        params = self.params
-        device = self._device()
-        settings = params.settings()
-        depth = self._depth(device)
-        self._cpu: OpenCvExtractor | None = None
-        self._gpu: TorchExtractor | None = None
-        if device == "cpu":
-            from nodes.condition.on_opencv import OpenCvExtractor
-
-            self._cpu = OpenCvExtractor(settings, invert=params.invert, depth=depth)
-        else:
-            from nodes.condition.on_torch import TorchExtractor
-
-            self._gpu = TorchExtractor(settings, invert=params.invert, device=device, depth=depth)
-        self._target = device
-        self._colours = depth is not None
+        self._device = self._chosen_device()
+        self._extractor = self._made(self.params)
         self._reformatter: Any = None
         self._format = next(name for name in self.context.wanted if name in _EMITS)
+
+    def prepare(self, params: ConditionParams) -> Extractor | None:
+        """Makes another extractor where other kinds are to be drawn."""
+        return None if _kinds(params) == _kinds(self.params) else self._made(params)
+
+    def update(self, params: ConditionParams, prepared: Extractor | None) -> None:
+        """Takes other kinds, thresholds, weights, blur or polarity."""
+        assert self._extractor is not None, "open() comes first"
+        if prepared is None and _kinds(params) != _kinds(self.params):
+            # It was compared with parameters that another change has overtaken.
+            prepared = self._made(params)
+        if prepared is None:
+            self._extractor.change(params.settings(), invert=params.invert)
+        else:
+            self._extractor = prepared
+        super().update(params, prepared)
 
     def process(self, frame: streamer.Frame) -> streamer.Frame:
         """Draws one picture, of the same size, straight into the output slot.
@@ -59,55 +75,31 @@ class Condition(streamer.Transform[ConditionParams]):
         Args:
             frame: of any of the formats in `accepts`.
         """
+        assert self._extractor is not None, "open() comes first"
         made = self.context.allocate(frame.width, frame.height, self._format, like=frame.header)
         try:
-            _show(self._drawn(self._seen(frame)), made.numpy())
+            _show(self._extractor.picture(self._seen(frame)), made.numpy())
         except BaseException:
             made.release()
             raise
         return made
 
-    def change(self, params: ConditionParams) -> None:
-        """Takes new thresholds, weights, blur or polarity; the next picture is made with them.
-
-        Raises:
-            ParameterError: something else is to change, which takes a restart.
-        """
-        before = self.params
-        fixed = [
-            name
-            for name in ("kind", "depth_model", "device")
-            if getattr(before, name) != getattr(params, name)
-        ]
-        if list(before.kinds or ()) != list(params.kinds or ()):
-            fixed.append("kinds")
-        if fixed:
-            raise streamer.ParameterError(
-                f"{', '.join(fixed)} cannot change while the graph runs; stop it and start it again"
-            )
-        extractor = self._cpu or self._gpu
-        assert extractor is not None, "open() comes first"
-        extractor.change(params.settings(), invert=params.invert)
-        self.params = params
-
     def close(self) -> None:
         """Frees the model and the GPU's memory."""
-        self._cpu = self._gpu = None
+        self._extractor = self._depth = None
 
-    def _drawn(self, picture: Bytes) -> Bytes:
-        """The control picture, uint8 of shape (H, W)."""
-        if self._cpu is not None:
-            return self._cpu(picture)
-        import numpy as np
-        import torch
+    def _made(self, params: ConditionParams) -> Extractor:
+        settings = params.settings()
+        depth = None
+        if "depth" in _kinds(params):
+            depth = self._depth = self._depth or self._loaded(params)
+        if self._device == "cpu":
+            from nodes.condition.on_opencv import OpenCvExtractor
 
-        assert self._gpu is not None, "open() comes first"
-        # The slot of a received frame is read-only, which torch would warn of.
-        source = torch.from_numpy(np.require(picture, requirements=("C", "W")))
-        pixels = source.to(self._target)
-        pixels = pixels[None, None] if picture.ndim == 2 else pixels.permute(2, 0, 1)[None]
-        drawn: Bytes = self._gpu(pixels)[0, 0].cpu().numpy()
-        return drawn
+            return OpenCvExtractor(settings, invert=params.invert, depth=depth)
+        from nodes.condition.on_torch import TorchExtractor
+
+        return TorchExtractor(settings, invert=params.invert, device=self._device, depth=depth)
 
     def _seen(self, frame: streamer.Frame) -> Bytes:
         """What there is to draw from: luminance (H, W) or red, green and blue (H, W, 3)."""
@@ -119,7 +111,7 @@ class Condition(streamer.Transform[ConditionParams]):
             return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), dtype=np.uint8)
         if frame.format in ("rgb24", "gray"):
             return pixels
-        if self._colours:
+        if "depth" in _kinds(self.params):
             return self._rgb(frame)
         luma = pixels[: frame.height]
         if frame.header.full_range:
@@ -146,19 +138,18 @@ class Condition(streamer.Transform[ConditionParams]):
         )
         return av_planes(picture)[0].copy()
 
-    def _depth(self, device: str) -> Depth | None:
-        folder = self.params.depth_model
-        if folder is None:
-            return None
+    def _loaded(self, params: ConditionParams) -> Depth:
         from nodes.condition.depth import Depth
 
+        folder = params.depth_model
+        assert folder is not None, "the parameters' own check sees to it"
         self.context.note(f"loading the depth model {folder}")
         try:
-            return Depth.load(folder, device=device)
+            return Depth.load(folder, device=self._device)
         except (OSError, ValueError, ImportError) as error:
             raise streamer.ParameterError(str(error)) from error
 
-    def _device(self) -> str:
+    def _chosen_device(self) -> str:
         device, gpu = self.params.device, self.context.gpu
         if device == "auto":
             device = "cpu" if gpu is None else f"cuda:{gpu}"
@@ -171,6 +162,10 @@ class Condition(streamer.Transform[ConditionParams]):
                     "torch for CUDA"
                 )
         return device
+
+
+def _kinds(params: ConditionParams) -> tuple[str, ...]:
+    return tuple(one.kind for one in params.settings())
 
 
 def _show(drawn: Bytes, slot: Bytes) -> None:

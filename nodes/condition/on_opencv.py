@@ -59,7 +59,7 @@ class OpenCvExtractor:
         self._settings = tuple(settings)
         self._inverted = dark_on_white(settings, invert=invert)
 
-    def __call__(self, picture: Bytes) -> Bytes:
+    def picture(self, picture: Bytes) -> Bytes:
         """The control picture of one picture.
 
         Args:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -16,6 +18,8 @@ from nodes.condition.taps import gaussian_taps
 
 if TYPE_CHECKING:
     from nodes.condition.depth import Depth
+
+Bytes = npt.NDArray[np.uint8]
 
 
 class TorchExtractor:
@@ -93,6 +97,25 @@ class TorchExtractor:
         marks = [self._marks(index, pixels, image) for index in range(len(self._kinds))]
         made = extract.combine(marks, self._weights, self._inverted).expand(-1, 3, -1, -1)
         return made.byte() if pixels.dtype == torch.uint8 else (made / 255.0).to(pixels.dtype)
+
+    def picture(self, picture: Bytes) -> Bytes:
+        """The control picture of one picture in the CPU's memory.
+
+        Args:
+            picture: uint8 of shape (H, W, 3), RGB, or (H, W), luminance.
+
+        Returns:
+            uint8 of shape (H, W).
+
+        Raises:
+            ValueError: another shape or type.
+        """
+        # A received frame's memory is read-only, which torch would warn of: that is copied.
+        pixels = torch.from_numpy(np.require(picture, requirements=("C", "W")))
+        pixels = pixels.to(self._inverted.device)
+        planes = pixels[None, None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)[None]
+        drawn: Bytes = self(planes)[0, 0].cpu().numpy()
+        return drawn
 
     def _marks(self, index: int, pixels: Tensor, image: Tensor) -> Tensor:
         kind, low, high = self._kinds[index], self._low[index], self._high[index]

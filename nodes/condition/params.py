@@ -43,7 +43,7 @@ class KindParams(Params):
 class ConditionParams(Params):
     """What is drawn of a picture, and how."""
 
-    kind: Kind = "sketch"
+    kind: Kind = Field(default="sketch", json_schema_extra=_LIVE)
     """sketch draws dark lines on white, as the sketch ControlNet wants them; canny thin edges, \
 soft edges by their strength, luminance and depth (near is bright) white on black"""
 
@@ -51,8 +51,7 @@ soft edges by their strength, luminance and depth (near is bright) white on blac
         default=None, min_length=1, json_schema_extra=_LIVE
     )
     """several at once, each with its weight, {canny: 0.7, soft: 0.3} say, or with values of its \
-own, {canny: {weight: 0.7, low: 50}}; dark on white if a sketch is among them. The weights and \
-values are live, the choice of kinds is not"""
+own, {canny: {weight: 0.7, low: 50}}; dark on white if a sketch is among them"""
 
     low: float | None = Field(default=None, ge=0, le=MAX_THRESHOLD, json_schema_extra=_LIVE)
     """sketch: grey levels darker than the surroundings where a line begins to show (2); canny: \
@@ -71,7 +70,7 @@ the width of a sketch's lines; 1 for sketch, else 0"""
     """swap black and white"""
 
     depth_model: str | None = None
-    """folder with a depth model in transformers' layout, for depth"""
+    """folder with a depth model in transformers' layout; it is loaded when depth is drawn"""
 
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """where it runs; auto takes the node's GPU, or the CPU where it has none"""
@@ -94,8 +93,6 @@ the width of a sketch's lines; 1 for sketch, else 0"""
                 "depth needs depth_model: a folder with a depth model in transformers' layout"
             )
         if self.depth_model is not None:
-            if not wanted:
-                raise ValueError("depth_model is for kind depth, which is not asked for")
             try:
                 check_folder(self.depth_model)
             except FileNotFoundError as error:

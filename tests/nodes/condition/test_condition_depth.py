@@ -145,7 +145,7 @@ def test_the_range_follows_slowly(folders, photographs, pixels):
 def test_both_extractors_draw_depth_with_black_and_white_points(folders, photographs, pixels):
     ends = [setting("depth", low=60, high=200)]
     ours = TorchExtractor(ends, depth=Depth.load(folders["dpt"]))(pixels)[0, 0].numpy()
-    theirs = OpenCvExtractor(ends, depth=Depth.load(folders["dpt"]))(photographs["coffee"])
+    theirs = OpenCvExtractor(ends, depth=Depth.load(folders["dpt"])).picture(photographs["coffee"])
     assert set(np.unique(ours)) >= {0, 255}
     assert np.abs(ours.astype(int) - theirs).max() <= 1
 

@@ -51,7 +51,7 @@ def test_both_draw_the_same(photographs, name, invert):
     # Where sums are rounded in another order, a level is the other neighbour.
     most = math.ceil(sum(one.weight for one in settings if one.kind in ("sketch", "soft")))
     for seen in (photographs["coffee"], photographs["camera"][..., 0].copy()):
-        one, other = in_torch(ours, seen), theirs(seen)
+        one, other = in_torch(ours, seen), theirs.picture(seen)
         assert other.shape == seen.shape[:2]
         assert one.std() > 0, "a picture of one level would tell nothing"
         apart = np.abs(one.astype(int) - other)
@@ -61,9 +61,9 @@ def test_both_draw_the_same(photographs, name, invert):
 
 def test_a_sketch_is_dark_on_white_and_edges_are_white_on_black(astronaut):
     for name in ("sketch", "sketch-wide", "overlaid"):
-        assert np.median(OpenCvExtractor([CHOICES[name][0]])(astronaut)) == 255
+        assert np.median(OpenCvExtractor([CHOICES[name][0]]).picture(astronaut)) == 255
     for name in ("canny", "soft", "two"):
-        assert np.median(OpenCvExtractor(CHOICES[name])(astronaut)) < 30
+        assert np.median(OpenCvExtractor(CHOICES[name]).picture(astronaut)) < 30
     assert dark_on_white([setting("canny")], invert=True)
     assert not dark_on_white([setting("sketch")], invert=True)
 
@@ -71,7 +71,7 @@ def test_a_sketch_is_dark_on_white_and_edges_are_white_on_black(astronaut):
 def test_a_drawn_line_gives_one_line_of_the_sketch():
     paper = np.full((64, 64), 230, np.uint8)
     cv2.line(paper, (10, 32), (54, 32), 40, 2)
-    drawn = OpenCvExtractor([setting("sketch")])(paper)
+    drawn = OpenCvExtractor([setting("sketch")]).picture(paper)
     column = drawn[:, 32] < 128
     assert np.count_nonzero(np.diff(column.astype(int)) == 1) == 1, "one line, not one a side"
     assert column[31:33].all()
@@ -102,7 +102,7 @@ def test_floating_point_pictures_come_back_as_such(astronaut):
 def test_a_change_shows_in_the_next_picture_and_needs_the_same_kinds(astronaut):
     for make in (TorchExtractor, OpenCvExtractor):
         draw = make([setting("canny")])
-        see = draw if make is OpenCvExtractor else (lambda p, d=draw: in_torch(d, p))
+        see = draw.picture
         before = see(astronaut)
         draw.change([setting("canny", low=20, high=60)], invert=True)
         after = see(astronaut)
@@ -177,7 +177,7 @@ def test_a_picture_without_anything_in_it_gives_no_lines(level):
     blank = np.full((40, 56, 3), level, np.uint8)
     for kind, expected in (("sketch", 255), ("canny", 0), ("soft", 0), ("luminance", level)):
         draw = [setting(kind)]
-        assert np.unique(OpenCvExtractor(draw)(blank)).tolist() == [expected]
+        assert np.unique(OpenCvExtractor(draw).picture(blank)).tolist() == [expected]
         assert np.unique(in_torch(TorchExtractor(draw), blank)).tolist() == [expected]
 
 
@@ -214,7 +214,7 @@ def test_an_extractor_draws_something():
 )
 def test_what_is_no_picture_for_opencv_is_refused(picture):
     with pytest.raises(ValueError, match="a picture is uint8 of shape"):
-        OpenCvExtractor([setting("canny")])(picture)
+        OpenCvExtractor([setting("canny")]).picture(picture)
 
 
 def test_a_ramp_of_tensors_is_that_of_numbers():

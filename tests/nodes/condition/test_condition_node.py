@@ -103,26 +103,58 @@ def test_kinds_are_mixed_by_their_weights(picture):
     assert np.abs(made - expected).max() <= 0.5 + 1e-3
 
 
-def test_values_change_between_two_pictures(picture):
+def change(node, **params):
+    """As the runtime does it: prepared beside the pictures, taken between two of them."""
+    wanted = ConditionParams(**params)
+    node.update(wanted, node.prepare(wanted))
+    assert node.params == wanted
+
+
+def shown(node, picture):
+    with Frame.of(picture) as frame, node.process(frame) as made:
+        return made.numpy()[..., 0].copy()
+
+
+def test_values_and_kinds_change_between_two_pictures(picture):
     node = solo(Condition, kind="canny")
-    changed = ConditionParams(kind="canny", low=30, high=80, invert=True)
-    with Frame.of(picture) as frame, node.process(frame) as made:
-        np.testing.assert_array_equal(made.numpy()[..., 0], canny(picture))
-    node.change(changed)
-    assert node.params == changed
-    with Frame.of(picture) as frame, node.process(frame) as made:
-        np.testing.assert_array_equal(made.numpy()[..., 0], 255 - canny(picture, 30, 80))
-    with pytest.raises(streamer.ParameterError, match="kind cannot change while the graph runs"):
-        node.change(ConditionParams(kind="soft"))
-    with pytest.raises(streamer.ParameterError, match="kinds cannot change"):
-        node.change(ConditionParams(kinds={"canny": 0.5}))
+    np.testing.assert_array_equal(shown(node, picture), canny(picture))
+    change(node, kind="canny", low=30, high=80, invert=True)
+    np.testing.assert_array_equal(shown(node, picture), 255 - canny(picture, 30, 80))
+    change(node, kinds={"canny": 0.5})
+    mixed = shown(node, picture)
+    np.testing.assert_array_equal(mixed, np.rint(canny(picture) * 0.5))
+    change(node, kinds={"canny": 0.5, "luminance": {"weight": 0.5}})
+    assert np.count_nonzero(shown(node, picture)) > 2 * np.count_nonzero(mixed)
+    change(node)
+    np.testing.assert_array_equal(shown(node, picture), drawn(Frame.of(picture))[..., 0])
+    node.close()
+
+
+def test_changes_that_overtake_each_other_are_taken_in_order(picture):
+    node = solo(Condition, kind="canny")
+    there, back = ConditionParams(kind="soft"), ConditionParams(kind="canny", low=30, high=80)
+    prepared = [node.prepare(params) for params in (there, back)]
+    for params, ready in zip((there, back), prepared, strict=True):
+        node.update(params, ready)
+    np.testing.assert_array_equal(shown(node, picture), canny(picture, 30, 80))
+    node.close()
+
+
+def test_a_change_that_fails_leaves_things_as_they_were(picture, tmp_path):
+    for name in ("config.json", "preprocessor_config.json"):
+        (tmp_path / name).write_text('{"model_type": "clip"}')
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    node = solo(Condition, kind="canny", depth_model=str(tmp_path))
+    with pytest.raises(streamer.ParameterError, match="a model of type 'clip'"):
+        node.prepare(ConditionParams(kind="depth", depth_model=str(tmp_path)))
+    np.testing.assert_array_equal(shown(node, picture), canny(picture))
     node.close()
 
 
 def test_what_can_change_live_is_marked():
     fields = ConditionParams.model_json_schema()["properties"]
     live = {name for name, field in fields.items() if field.get("live")}
-    assert live == {"kinds", "low", "high", "blur", "invert"}
+    assert live == {"kind", "kinds", "low", "high", "blur", "invert"}
 
 
 @pytest.mark.parametrize(
@@ -140,7 +172,7 @@ def test_what_can_change_live_is_marked():
         ({"kinds": {"canny": {"thick": 1}}}, "Extra inputs"),
         ({"kind": "depth"}, "depth needs depth_model"),
         ({"kind": "depth", "depth_model": "/nowhere/at/all"}, "there is no folder /nowhere/at/all"),
-        ({"depth_model": "/nowhere"}, "depth_model is for kind depth"),
+        ({"depth_model": "/nowhere"}, "depth_model: there is no folder /nowhere"),
         ({"device": "tpu"}, "String should match"),
     ],
 )
