@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from streamer.audio import AudioFormat, Packet
     from streamer.drops import Drop
     from streamer.errors import (
         FrameError,
@@ -22,29 +23,30 @@ if TYPE_CHECKING:
         SourceError,
         StreamerError,
     )
-    from streamer.frame import AudioFormat, Frame, Header, Hop, Packet
+    from streamer.frame import Frame
     from streamer.graph import Graph
+    from streamer.header import Header, Hop
     from streamer.nodebase import Context, Join, Node, Params, Sink, Source, Transform, node
     from streamer.runtime import run
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "AudioFormat": "streamer.frame",
+    "AudioFormat": "streamer.audio",
     "Context": "streamer.nodebase",
     "Drop": "streamer.drops",
     "Frame": "streamer.frame",
     "FrameError": "streamer.errors",
     "Graph": "streamer.graph",
     "GraphError": "streamer.errors",
-    "Header": "streamer.frame",
-    "Hop": "streamer.frame",
+    "Header": "streamer.header",
+    "Hop": "streamer.header",
     "Join": "streamer.nodebase",
     "LeaseError": "streamer.errors",
     "LinkError": "streamer.errors",
     "Node": "streamer.nodebase",
     "NodeError": "streamer.errors",
-    "Packet": "streamer.frame",
+    "Packet": "streamer.audio",
     "ParameterError": "streamer.errors",
     "Params": "streamer.nodebase",
     "Problem": "streamer.errors",

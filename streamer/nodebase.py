@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, get
 
 from pydantic import BaseModel, ConfigDict, create_model
 
+from streamer.audio import Packet
 from streamer.drops import Drop
-from streamer.frame import Frame, Header, Packet
+from streamer.frame import Frame
+from streamer.header import Header
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 
 from streamer.drops import Drop
 from streamer.formats import picture_bytes
-from streamer.frame import Frame, Header, Lease, new_header
+from streamer.frame import Frame
+from streamer.header import Header, new_header
+from streamer.lease import Lease
 from streamer.nodebase import Node
 
 N = TypeVar("N", bound=Node[Any])

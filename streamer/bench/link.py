@@ -23,7 +23,7 @@ from typing import Any, Final
 import numpy as np
 import zmq
 
-from streamer.frame import Header, new_header
+from streamer.header import Header, new_header
 from streamer.link.inlet import END, Inlet, Received
 from streamer.link.outlet import Consumer, Outlet
 from streamer.telemetry.board import Board

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Final, Literal, Self
 
-from streamer.frame import Header, Packet
+from streamer.audio import Packet
+from streamer.header import Header
 from streamer.link.pool import Generation
 from streamer.telemetry.board import LinkBoard
 

@@ -16,9 +16,12 @@ from typing import Any
 
 import zmq
 
+from streamer.audio import Packet
 from streamer.errors import ProtocolError, SlabError
 from streamer.formats import picture_bytes
-from streamer.frame import Frame, Header, Lease, Packet
+from streamer.frame import Frame
+from streamer.header import Header
+from streamer.lease import Lease
 from streamer.link import slab as slabs
 from streamer.link import wire
 from streamer.link.wire import Watermark

@@ -24,9 +24,10 @@ from typing import Final
 
 import zmq
 
+from streamer.audio import Packet
 from streamer.drops import Drop
 from streamer.errors import LinkError, ProtocolError, SlabError
-from streamer.frame import Header, Packet
+from streamer.header import Header
 from streamer.link import wire
 from streamer.link.consumer import MOST_KEPT, Consumer, Entry, Mark, Picture
 from streamer.link.pool import Slot, SlotPool

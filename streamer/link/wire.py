@@ -25,9 +25,10 @@ from typing import Any, Final
 
 import msgpack
 
+from streamer.audio import AudioFormat, Packet
 from streamer.errors import ProtocolError
 from streamer.formats import FORMATS, MAX_SIDE
-from streamer.frame import AudioFormat, Header, Hop, Packet
+from streamer.header import Header, Hop
 
 PROTOCOL: Final = 1
 MAX_CONTROL: Final = 64 * 1024

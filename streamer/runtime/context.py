@@ -11,8 +11,9 @@ from fractions import Fraction
 from streamer.drops import COUNTED, Drop
 from streamer.errors import NodeError
 from streamer.formats import picture_bytes
-from streamer.frame import Frame, Header, new_header
+from streamer.frame import Frame
 from streamer.graph.plan import NodePlan, Plan
+from streamer.header import Header, new_header
 from streamer.link.outlet import Outlet
 from streamer.runtime.output import CancelledRun, OutputFrame
 from streamer.telemetry.board import NodeBoard

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import zmq
 
+from streamer.audio import Packet
 from streamer.errors import NodeError
-from streamer.frame import Packet
 from streamer.graph.plan import LinkPlan
 from streamer.link.inlet import END, EndOfStream, Inlet, Received
 from streamer.link.wire import Watermark

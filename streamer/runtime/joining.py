@@ -7,7 +7,8 @@ from typing import Any
 
 from streamer.drops import Drop
 from streamer.errors import FrameError, LeaseError
-from streamer.frame import Frame, Header
+from streamer.frame import Frame
+from streamer.header import Header
 from streamer.link.inlet import EndOfStream, Received
 from streamer.link.wire import Watermark
 from streamer.nodebase import Join

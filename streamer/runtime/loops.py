@@ -12,9 +12,11 @@ from typing import Any, cast
 
 import numpy as np
 
+from streamer.audio import Packet
 from streamer.drops import Drop
 from streamer.errors import FrameError, NodeError, StreamerError
-from streamer.frame import Frame, Header, Hop, Packet
+from streamer.frame import Frame
+from streamer.header import Header, Hop
 from streamer.link.consumer import Mark
 from streamer.link.inlet import EndOfStream, Received
 from streamer.link.outlet import Outlet

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from streamer.frame import Frame, Header, Lease
+from streamer.frame import Frame
+from streamer.header import Header
+from streamer.lease import Lease
 from streamer.link.outlet import Outlet, Slot
 
 

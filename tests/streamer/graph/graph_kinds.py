@@ -10,7 +10,8 @@ import numpy.typing as npt
 from pydantic import Field, field_validator
 
 import streamer
-from streamer.frame import Frame, Packet
+from streamer.audio import Packet
+from streamer.frame import Frame
 
 
 class CameraParams(streamer.Params):
