@@ -1,7 +1,8 @@
 """The command line. Commands are modules that are imported when they are called.
 
 A command is a line in `COMMANDS` and a module with a function `command` whose parameters are
-annotated for Typer, or with a `typer.Typer` of that name for a command of several parts.
+annotated for Typer, or with a `typer.Typer` of that name for a command of several parts. Other
+packages add theirs as `streamer.cli.plugins` says.
 """
 
 from __future__ import annotations
@@ -109,7 +110,22 @@ def application(arguments: Sequence[str]) -> typer.Typer:
         app.command(item.name, help=text, short_help=item.help, rich_help_panel=item.panel)(
             function
         )
+    if called is None or all(item.name != called for item in COMMANDS):
+        # Looking for what is installed takes time, and built-in commands win anyway.
+        _add_installed(app, called)
     return app
+
+
+def _add_installed(app: typer.Typer, called: str | None) -> None:
+    from streamer.cli import plugins
+
+    for name, point in plugins.points(plugins.COMMANDS).items():
+        if any(item.name == name for item in COMMANDS):
+            continue
+        if name == called:
+            app.command(name)(plugins.load(point))
+        else:
+            app.command(name, help=plugins.summary(point), rich_help_panel="Models")(_placeholder)
 
 
 def _print_version(wanted: bool) -> None:

@@ -8,7 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
+from streamer.cli import plugins
+
 command = typer.Typer(no_args_is_help=True, help="Measure links and pipelines.")
+
+for _name, _point in plugins.points(plugins.BENCHES).items():
+    command.command(_name)(plugins.later(_point))
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

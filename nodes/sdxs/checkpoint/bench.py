@@ -259,12 +259,13 @@ def _text(engine: CheckpointOneStep) -> float:
 
 
 def _parameters(engine: CheckpointOneStep) -> dict[str, int]:
+    """Of the networks as they are published: the engine folds and fuses some of them away."""
     net = engine.network
-    decoder = net.vae.decoder
+    vae = parts.build(type(net.vae).__name__, net.vae.config)
     return {
-        "control": sum(parts.count(one) for one in net.controls),
-        "unet": parts.count(net.unet),
-        "decoder": parts.count(decoder),
+        "control": sum(parts.count(parts.build("ControlNetModel", c.config)) for c in net.controls),
+        "unet": parts.count(parts.build("UNet2DConditionModel", net.unet.config)),
+        "decoder": parts.count(vae.decoder),
     }
 
 

@@ -27,12 +27,9 @@ import torch
 from torch import Tensor, nn
 
 from nodes.sdxs.checkpoint import weights
+from nodes.sdxs.checkpoint.files import LORA_FILES, PEFT_CONFIG, PEFT_FILES
 from nodes.sdxs.checkpoint.source import Source
 from nodes.sdxs.names import Lora, ModelName
-
-PEFT_CONFIG = "adapter_config.json"
-PEFT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
-DIFFUSERS_FILES = ("pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin")
 
 _DOWN = re.compile(r"(?P<layer>.+)\.(lora_A|lora\.down|lora_down)(\.default)?\.weight")
 _UP = re.compile(r"(?P<layer>.+)\.(lora_B|lora\.up|lora_up)(\.default)?\.weight")
@@ -126,9 +123,9 @@ def read(lora: Lora) -> Adapter:
     source = Source(name)
     if source.find(PEFT_CONFIG) is not None:
         return _peft(source.need(*PEFT_FILES), source.read(PEFT_CONFIG), lora.scale)
-    if (found := source.find(*DIFFUSERS_FILES)) is not None:
+    if (found := source.find(*LORA_FILES)) is not None:
         return _diffusers(found, lora.scale)
-    raise source.missing([(PEFT_CONFIG, *DIFFUSERS_FILES)])
+    raise source.missing([(PEFT_CONFIG, *LORA_FILES)])
 
 
 def _peft(path: Path, config: Mapping[str, Any], scale: float) -> Adapter:

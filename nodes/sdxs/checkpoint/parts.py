@@ -17,12 +17,17 @@ import torch
 from torch import nn
 
 from nodes.sdxs.checkpoint import weights
+from nodes.sdxs.checkpoint.files import (
+    DIFFUSERS_FILE,
+    component_class,
+    required,
+    weight_files,
+)
 from nodes.sdxs.checkpoint.layouts import LAYOUTS, control_for
 from nodes.sdxs.checkpoint.schedule import Step, step
-from nodes.sdxs.checkpoint.source import Source, weight_files
+from nodes.sdxs.checkpoint.source import Source
 from nodes.sdxs.names import ModelName
 
-DIFFUSERS_FILE = "diffusion_pytorch_model"
 VAES = ("tiny", "large")
 
 
@@ -131,44 +136,6 @@ def build(kind: str, config: Mapping[str, Any]) -> Any:
     return module.eval().requires_grad_(False)
 
 
-def required(index: Mapping[str, Any], *, vae_folder: str) -> list[tuple[str, ...]]:
-    """The files that a model's repository must have, each as candidates, the best first."""
-    files: list[tuple[str, ...]] = [
-        ("model_index.json",),
-        ("scheduler/scheduler_config.json",),
-        ("unet/config.json",),
-        weight_files("unet", DIFFUSERS_FILE),
-        (f"{vae_folder}/config.json",),
-        weight_files(vae_folder, DIFFUSERS_FILE),
-    ]
-    for suffix in text_suffixes(index):
-        encoder, tokenizer = f"text_encoder{suffix}", f"tokenizer{suffix}"
-        files += [
-            (f"{encoder}/config.json",),
-            weight_files(encoder, "model"),
-            (f"{tokenizer}/vocab.json",),
-            (f"{tokenizer}/merges.txt",),
-        ]
-    return files
-
-
-def text_suffixes(index: Mapping[str, Any]) -> tuple[str, ...]:
-    """Endings of the folders of the text encoders: one, or two for the shape of SDXL."""
-    return ("", "_2") if _component(index, "text_encoder_2") else ("",)
-
-
-def component_class(index: Mapping[str, Any], name: str) -> str:
-    """The class that `model_index.json` names for a part; empty if it names none."""
-    return _component(index, name) or ""
-
-
-def _component(index: Mapping[str, Any], name: str) -> str | None:
-    entry = index.get(name)
-    if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str):
-        return entry[1]
-    return None
-
-
 def _check_index(source: Source, index: Mapping[str, Any]) -> None:
     for part, kinds in (
         ("unet", ("UNet2DConditionModel",)),
@@ -177,7 +144,7 @@ def _check_index(source: Source, index: Mapping[str, Any]) -> None:
         ("tokenizer", ("CLIPTokenizer", "CLIPTokenizerFast")),
         ("tokenizer_2", ("CLIPTokenizer", "CLIPTokenizerFast")),
     ):
-        kind = _component(index, part)
+        kind = component_class(index, part)
         if kind is None and part.endswith("_2"):
             continue
         if kind not in kinds:
@@ -189,7 +156,7 @@ def _check_index(source: Source, index: Mapping[str, Any]) -> None:
 
 def _vae_folder(source: Source, index: Mapping[str, Any], vae: str) -> str:
     """Where the decoder is: `vae`, or `vae_large` beside a tiny one."""
-    kind = _component(index, "vae")
+    kind = component_class(index, "vae")
     if kind == "AutoencoderTiny":
         return "vae" if vae == "tiny" else "vae_large"
     if kind == "AutoencoderKL":
@@ -207,7 +174,7 @@ def _vae_folder(source: Source, index: Mapping[str, Any], vae: str) -> str:
 def _scheduler(source: Source, index: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     config = source.read("scheduler/scheduler_config.json")
     # As diffusers does it: the class of the index, the values of the file.
-    return _component(index, "scheduler") or str(config.get("_class_name")), config
+    return component_class(index, "scheduler") or str(config.get("_class_name")), config
 
 
 def _load(source: Source, folder: str, kind: str, rename: Any = str) -> Any:

@@ -27,7 +27,10 @@ def pipeline(
         ValueError: The files do not fit, or there is no such pipeline.
     """
     import diffusers
+    import transformers
 
+    # It complains that a picture processor, which is not used here, runs without torchvision.
+    transformers.logging.set_verbosity_error()
     found = parts.load(name, vae=vae)
     controls = [
         parts.load_control(ModelName.parse_part(one, "control"), unet=found.unet) for one in control

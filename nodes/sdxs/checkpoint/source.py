@@ -101,23 +101,3 @@ class Source:
 
     def __str__(self) -> str:
         return str(self.name)
-
-
-def weight_files(folder: str, stem: str) -> tuple[str, ...]:
-    """Names that weights can have, the best first: safetensors, then pickles, full precision first.
-
-    Args:
-        folder: Subfolder, or empty.
-        stem: Name without ending, as `diffusion_pytorch_model`.
-    """
-    start = f"{folder}/" if folder else ""
-    pickled = "pytorch_model" if stem == "model" else stem
-    return tuple(
-        f"{start}{name}"
-        for name in (
-            f"{stem}.safetensors",
-            f"{stem}.fp16.safetensors",
-            f"{pickled}.bin",
-            f"{pickled}.fp16.bin",
-        )
-    )

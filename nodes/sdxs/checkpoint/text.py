@@ -19,9 +19,9 @@ from torch import Tensor
 
 from nodes.sdxs import texts
 from nodes.sdxs.checkpoint import weights
+from nodes.sdxs.checkpoint.files import component_class, text_suffixes, weight_files
 from nodes.sdxs.checkpoint.layouts import LAYOUTS, Config
-from nodes.sdxs.checkpoint.parts import component_class, text_suffixes
-from nodes.sdxs.checkpoint.source import Source, weight_files
+from nodes.sdxs.checkpoint.source import Source
 from nodes.sdxs.names import ModelName
 
 KEPT = 64
@@ -236,7 +236,7 @@ def _pair(source: Source, index: Config, suffix: str) -> tuple[Any, Any]:
     from transformers import CLIPTokenizer
 
     folder = f"text_encoder{suffix}"
-    encoder = build(component_class(index, folder), source.read(f"{folder}/config.json"))
+    encoder = build(component_class(index, folder) or "", source.read(f"{folder}/config.json"))
     path = source.need(*weight_files(folder, "model"))
     # The prefix came and went between versions of transformers; very early ones saved positions.
     prefixed = next(iter(encoder.state_dict())).startswith("text_model.")
