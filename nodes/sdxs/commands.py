@@ -49,6 +49,7 @@ def pull(
         print(f"licence: {_licence(remote.licence, name.id)}")
         print(f"{len(chosen.files)} files, {chosen.size / 1e6:,.0f} MB")
         for file in chosen.files:
+            print(f"  {file}, {remote.sizes[file] / 1e6:,.1f} MB", flush=True)
             pull.fetch(remote, file)
     except pull.PullError as error:
         raise streamer.NodeError(str(error)) from error

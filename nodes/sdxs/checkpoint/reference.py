@@ -30,7 +30,8 @@ def pipeline(
     import transformers
 
     # It complains that a picture processor, which is not used here, runs without torchvision.
-    transformers.logging.set_verbosity_error()
+    logs: Any = transformers.utils.logging
+    logs.set_verbosity_error()
     found = parts.load(name, vae=vae)
     controls = [
         parts.load_control(ModelName.parse_part(one, "control"), unet=found.unet) for one in control
