@@ -44,7 +44,7 @@ class Case:
 
     Attributes:
         name: for people.
-        options: attributes of the engine and their values.
+        options: attributes of the engine, or of `nodes.sdxs.steady.Steady`, and their values.
         new_noise: whether every picture gets noise of its own.
     """
 
@@ -81,15 +81,20 @@ class Row:
         }
 
 
-# Shown where the engine has them.
-_KNOWN: Final = (
+_MEMORY: Final = ("feedback", "similar", "drift")
+"""options of `Steady`"""
+_USUAL: Final = (
+    Case("fixed noise"),
+    Case("new noise for every picture", new_noise=True),
+    Case("drift 30", {"drift": 30}),
     Case("feedback 0.2", {"feedback": 0.2}),
     Case("feedback 0.35", {"feedback": 0.35}),
+    Case("similar 3", {"similar": 3.0}),
 )
 
 
 def cases(engine: OneStep, extra: Sequence[Case] = ()) -> list[Case]:
-    """The cases to compare: fixed noise, new noise, what else the engine offers, and others.
+    """The cases to compare: noise that is fixed, new or turning, memory of the past, and others.
 
     Args:
         engine: tells which options it has.
@@ -100,15 +105,9 @@ def cases(engine: OneStep, extra: Sequence[Case] = ()) -> list[Case]:
     """
     for case in extra:
         for name in case.options:
-            if not hasattr(type(engine), name):
+            if name not in _MEMORY and not hasattr(type(engine), name):
                 raise ParameterError(f"option {name}: the model has no such setting")
-    offered = [case for case in _KNOWN if all(hasattr(type(engine), n) for n in case.options)]
-    return [
-        Case("fixed noise"),
-        Case("new noise for every picture", new_noise=True),
-        *offered,
-        *extra,
-    ]
+    return [*_USUAL, *extra]
 
 
 def compare(
@@ -207,17 +206,22 @@ def _styled(
     draw: Draw | None,
     times: list[float],
 ) -> Iterator[Bytes]:
+    from nodes.sdxs.steady import Steady
+
+    steady = Steady(engine)
     for name, value in case.options.items():
         try:
-            setattr(engine, name, value)
+            setattr(steady if name in _MEMORY else engine, name, value)
         except (TypeError, ValueError) as error:
             raise ParameterError(f"option {name}: {error}") from error
     first = engine.seed
     for number, picture in enumerate(pictures):
         if case.new_noise:
             engine.seed = first + number
-        control = None if draw is None else np.repeat(draw(picture)[..., None], 3, axis=2)
+        # A model with a ControlNet takes its picture for the control picture.
+        shown = picture if draw is None else np.repeat(draw(picture)[..., None], 3, axis=2)
+        made = np.empty_like(picture)
         begin = time.perf_counter()
-        made = engine(picture, control=control)
+        steady(shown, made)
         times.append((time.perf_counter() - begin) * 1e3)
         yield made
