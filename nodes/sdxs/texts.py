@@ -16,7 +16,7 @@ LONGEST = 4_000
 """Characters of a prompt; a text encoder reads some 75 words of it."""
 
 # No digit stands before the colon, so that `at 12:30` is a time and not a weight.
-_WEIGHTED = re.compile(r"(?P<text>.*?(^|[^\d\s])\s*):\s*(?P<weight>[-+]?[\w.+-]+)", re.DOTALL)
+_WEIGHTED = re.compile(r"(?P<text>.*?(^|\D)):\s*(?P<weight>[-+]?[\w.+-]+)", re.DOTALL)
 
 
 def parse(prompt: str) -> tuple[tuple[str, float], ...]:

@@ -110,7 +110,9 @@ def fill_random(module: nn.Module, *, name: str, seed: int = 0) -> None:
         if like.ndim >= 2:
             digest = hashlib.sha256(f"{seed}/{name}/{key}".encode()).digest()
             generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
-            spread = 1.0 if "embedding" in key and like.ndim == 2 else math.prod(like.shape[1:])
+            # A row of CLIP's tables is looked up, not summed over.
+            is_table = key.endswith(("token_embedding.weight", "position_embedding.weight"))
+            spread = 1 if is_table else math.prod(like.shape[1:])
             tensor = torch.randn(like.shape, generator=generator).div_(math.sqrt(spread))
             if spread > 1:
                 # Activations are positive on the whole: without this they would drift away.
