@@ -9,6 +9,7 @@ from typing import Final, Literal, Self
 
 from streamer.audio import Packet
 from streamer.header import Header
+from streamer.link import wire
 from streamer.link.pool import Generation
 from streamer.telemetry.board import LinkBoard
 
@@ -105,7 +106,8 @@ class Consumer:
         if self.queue == "latest" or self.gone:
             return False
         waiting = sum(not isinstance(entry, Mark) for entry in self.mailbox)
-        return waiting + len(self.outstanding) >= self.depth
+        under_way = sum(slot != wire.MARK_SLOT for _, slot in self.outstanding)
+        return waiting + under_way >= self.depth
 
     @property
     def drained(self) -> bool:
@@ -118,3 +120,18 @@ class Consumer:
             self.mailbox[-1] = mark
         else:
             self.mailbox.append(mark)
+
+
+def message_of(entry: Entry, incarnation: int) -> tuple[wire.Message, tuple[int, int]]:
+    """The message of a mailbox's entry, and the generation and slot that its credit will name."""
+    match entry:
+        case None:
+            return wire.End(incarnation), (0, wire.END_SLOT)
+        case Packet():
+            return wire.PacketReady(incarnation, entry), (0, wire.PACKET_SLOT)
+        case Mark(stream, seq, pts, time_base):
+            return wire.Watermark(incarnation, stream, seq, pts, time_base), (0, wire.MARK_SLOT)
+        case Picture(header, generation, slot, published_ns):
+            number = generation.number
+            frame = wire.FrameReady(incarnation, number, slot, published_ns, header)
+            return frame, (number, slot)

@@ -221,7 +221,7 @@ class Inlet:
 
     def _credit(self, credit: wire.Credit) -> None:
         socket: Any = self.socket
-        if socket is not None:
+        if socket is not None and not socket.closed:
             socket.send(wire.pack(credit))
 
 

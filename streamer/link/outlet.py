@@ -29,7 +29,7 @@ from streamer.drops import Drop
 from streamer.errors import LinkError, ProtocolError, SlabError
 from streamer.header import Header
 from streamer.link import wire
-from streamer.link.consumer import MOST_KEPT, Consumer, Entry, Mark, Picture
+from streamer.link.consumer import MOST_KEPT, Consumer, Entry, Mark, Picture, message_of
 from streamer.link.pool import Slot, SlotPool
 
 __all__ = ["Consumer", "Outlet", "Slot"]
@@ -298,6 +298,9 @@ class Outlet:
     # ---- with the lock held ------------------------------------------------------------------
 
     def _wait(self) -> None:
+        """Sleeps until somebody has made room, unless that has come already."""
+        if self._drain():
+            return
         self._waiting += 1
         try:
             self._news.wait(0.5)
@@ -323,7 +326,7 @@ class Outlet:
             entry = consumer.mailbox[0]
             if isinstance(entry, Picture) and not self._introduce(consumer, entry):
                 return
-            message, held = self._message(entry)
+            message, held = message_of(entry, self._incarnation)
             if not self._send(consumer, message):
                 return
             if isinstance(entry, Picture):
@@ -343,22 +346,6 @@ class Outlet:
         consumer.knows_slab = generation.number
         return True
 
-    def _message(self, entry: Entry) -> tuple[wire.Message, tuple[int, int]]:
-        """The message of a mailbox's entry, and what its credit will name."""
-        match entry:
-            case None:
-                return wire.End(self._incarnation), (0, wire.END_SLOT)
-            case Packet():
-                return wire.PacketReady(self._incarnation, entry), (0, wire.PACKET_SLOT)
-            case Mark(stream, seq, pts, time_base):
-                mark = wire.Watermark(self._incarnation, stream, seq, pts, time_base)
-                return mark, (0, wire.MARK_SLOT)
-            case Picture(header, generation, slot, published_ns):
-                frame = wire.FrameReady(
-                    self._incarnation, generation.number, slot, published_ns, header
-                )
-                return frame, (generation.number, slot)
-
     def _send(self, consumer: Consumer, message: wire.Message) -> bool:
         assert consumer.identity is not None
         try:
@@ -372,7 +359,8 @@ class Outlet:
             return False
         return True
 
-    def _drain(self) -> None:
+    def _drain(self) -> bool:
+        """Takes what consumers have sent; whether that changed anything."""
         # The socket's descriptor is edge-triggered and a send may swallow the edge, so whoever
         # has used the socket takes all that has come in before letting go of the lock.
         notify = False
@@ -401,6 +389,7 @@ class Outlet:
                 self.protocol_errors += 1
         if notify:
             self._news.notify_all()
+        return notify
 
     def _welcome(self, identity: bytes, hello: wire.Hello) -> None:
         consumer = self._consumers.get(hello.consumer)

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from streamer.errors import RunError
-from streamer.runtime.report import Report
-from streamer.runtime.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from streamer.graph import Graph
+    from streamer.runtime.report import Report
+    from streamer.runtime.supervisor import Supervisor
     from streamer.runtime.watcher import Watcher
 
-__all__ = ["Report", "Supervisor", "run"]
+__all__ = ["Report", "Silent", "Supervisor", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    # Every worker imports this package, and none of them needs what the supervisor does.
+    if name == "Report":
+        from streamer.runtime.report import Report
+
+        return Report
+    if name == "Supervisor":
+        from streamer.runtime.supervisor import Supervisor
+
+        return Supervisor
+    raise AttributeError(f"module 'streamer.runtime' has no attribute {name!r}")
 
 
 class Silent:
@@ -53,6 +66,8 @@ def run(
         GraphError: the graph cannot be planned.
         RunError: a node failed; the report is the error's `report`.
     """
+    from streamer.runtime.supervisor import Supervisor
+
     supervisor = Supervisor(graph.plan(frames=frames), watcher or Silent(), duration=duration)
     report = supervisor.run()
     if report.errors:

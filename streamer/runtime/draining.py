@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
+
+from streamer.telemetry.board import NodeBoard
 
 DRAIN_IDLE: Final = 30.0
 """seconds in which no node gets on, after which a drain becomes an abort"""
 FINISH_IDLE: Final = 120.0
 """the same while an output is being finished: a large file may have to be written out"""
+
+
+def unfinished(states: Mapping[str, str], nodes: Mapping[str, NodeBoard]) -> str:
+    """Names the nodes that keep a run from ending: those with a frame in hand, if there are any.
+
+    Args:
+        states: of the nodes that are not over.
+        nodes: their counters.
+    """
+    late = [name for name, state in states.items() if state != "finished"]
+    busy = [name for name in late if _has_frame_in_hand(nodes[name])]
+    return " and ".join(busy or late) or "the run"
+
+
+def _has_frame_in_hand(node: NodeBoard) -> bool:
+    done = node.emitted.value + node.delivered.value
+    return node.received.value > done + sum(cell.value for cell in node.dropped.values())
 
 
 class DrainWatch:

@@ -26,7 +26,7 @@ from streamer.masking import mask
 from streamer.runtime import control
 from streamer.runtime.addresses import control_endpoint, private_folder
 from streamer.runtime.changes import Changes
-from streamer.runtime.draining import DrainWatch
+from streamer.runtime.draining import DrainWatch, unfinished
 from streamer.runtime.process import WorkerProcess, describe_exit
 from streamer.runtime.record import WorkerRecord
 from streamer.runtime.report import Circumstances, Report, build
@@ -239,9 +239,9 @@ class Supervisor:
         states = {n: s for w in self._workers if not w.over for n, s in w.states.items()}
         idle = self._drain_watch.idle(done, states.values(), time.monotonic())
         if idle is not None:
-            stuck = " and ".join(node for node, state in states.items() if state != "finished")
+            stuck = unfinished(states, self._board.nodes)
             self._watcher.event(f"nothing has moved for {idle:.0f} s: stopping at once")
-            self._errors.append(f"{stuck or 'the run'} did not end within {idle:.0f} s")
+            self._errors.append(f"{stuck} did not end within {idle:.0f} s")
             self._exit_status = max(self._exit_status, 1)
             self._abort()
 
@@ -307,7 +307,7 @@ class Supervisor:
             self._watcher.event(f"{what}; starting it again")
             return
         self._over(worker)
-        if not self._failed.issuperset(worker.plan.nodes):  # else it has said itself why
+        if self._failed.isdisjoint(worker.plan.nodes):  # else one of them has said why
             self._give_up(worker.plan.nodes, what)
 
     def _over(self, worker: WorkerRecord) -> None:
