@@ -134,6 +134,9 @@ class Work(streamer.Transform["Work.Params"]):
         noise: int = 0
         """kilobytes written to standard error for each picture"""
         mute: bool = False
+        hang_at: int = -1
+        linger: bool = False
+        """a thread of its own keeps the process from ending"""
 
     kept: Any = None
 
@@ -146,6 +149,8 @@ class Work(streamer.Transform["Work.Params"]):
         if self.params.mute:
             os.close(1)
             os.close(2)
+        if self.params.linger:
+            threading.Thread(target=time.sleep, args=(3600,)).start()
 
     def process(self, frame: streamer.Frame) -> Any:
         p = self.params
@@ -159,6 +164,8 @@ class Work(streamer.Transform["Work.Params"]):
             raise streamer.NodeError("the work cannot go on")
         if p.noise:
             sys.stderr.write(("x" * 99 + "\n") * (p.noise * 10))
+        if frame.seq == p.hang_at:
+            time.sleep(3600)
         if p.seconds:
             time.sleep(p.seconds)
         if p.skip_from <= frame.seq < p.skip_to:

@@ -16,7 +16,7 @@ from streamer.runtime import Supervisor
 def test_a_live_stream_survives_the_death_of_any_worker(tmp_path: Path, victim: str) -> None:
     tape = tmp_path / "tape"
     inside = "work" if victim == "shared" else victim
-    params: dict[str, Any] = {"src_count": 120, f"{inside}_kill_at": 50}
+    params: dict[str, Any] = {"src_count": 70, f"{inside}_kill_at": 20}
     report = run(chain(tape, live=True, together=victim == "shared", **params))
     assert (report.exit_status, report.errors) == (0, [])
     dead = {"src", "work", "out"} if victim == "shared" else {victim}
@@ -25,10 +25,9 @@ def test_a_live_stream_survives_the_death_of_any_worker(tmp_path: Path, victim: 
     assert [p.seq for p in shown] == sorted({p.seq for p in shown})
     assert [p.pts for p in shown] == sorted({p.pts for p in shown})
     sink = report.sinks["out"]
-    # A source begins anew after its death, with the next number: 50 before it, and all 120 after.
+    # A source begins anew after its death, with the next number: 20 before it, and all 70 after.
     restarted = victim in ("src", "shared")
-    assert sink.captured == (50 + 120 if victim == "src" else sink.captured)
-    assert sink.captured >= 120 + (1 if restarted else 0)
+    assert sink.captured == 20 + 70 if victim == "src" else sink.captured >= 70 + restarted
     assert shown[-1].seq == sink.captured - 1
     assert sink.delivered <= len(shown) <= sink.delivered + 1  # written, and then not counted
     assert sink.dropped.keys() <= {"crashed", "replaced"}
@@ -103,8 +102,10 @@ def test_a_death_before_the_start_ends_the_run(tmp_path: Path) -> None:
     assert report.sinks["out"].captured == 0
 
 
-@pytest.mark.parametrize("state", ["running", "finished"])
-@pytest.mark.parametrize("victim", ["src", "work", "out"])
+@pytest.mark.parametrize(
+    ("victim", "state"),
+    [("src", "finished"), ("work", "finished"), ("out", "finished"), ("out", "running")],
+)
 def test_a_worker_killed_as_it_says_a_word(tmp_path: Path, victim: str, state: str) -> None:
     # `finished` is said before the end is handed on and before the process says that it is done.
     killed: list[str] = []
@@ -170,10 +171,10 @@ def test_sound_goes_on_after_the_death_of_its_sink_or_source(tmp_path: Path) -> 
                     "Ticks",
                     live=True,
                     wants_audio=True,
-                    count=60,
+                    count=40,
                     fps=100,
                     sound=True,
-                    **({"kill_at": 20} if victim == "src" else {}),
+                    **({"kill_at": 10} if victim == "src" else {}),
                 ),
                 node(
                     "out",
@@ -181,7 +182,7 @@ def test_sound_goes_on_after_the_death_of_its_sink_or_source(tmp_path: Path) -> 
                     live=True,
                     path=str(tape),
                     sound=True,
-                    **({"kill_at": 20} if victim == "out" else {}),
+                    **({"kill_at": 10} if victim == "out" else {}),
                 ),
             ],
             [
@@ -198,12 +199,10 @@ def test_sound_goes_on_after_the_death_of_its_sink_or_source(tmp_path: Path) -> 
             assert lines[opened + 1] == "audio 0 0"
         times = [int(line.split()[1]) for line in lines if line.endswith(" 1") and "audio" in line]
         assert times == sorted(set(times))
-        assert len(times) > 50
+        assert len(times) > 30
 
 
-@pytest.mark.parametrize(
-    ("seed", "queue"), [(1, "latest"), (2, "wait"), (3, "latest"), (4, "wait")]
-)
+@pytest.mark.parametrize(("seed", "queue"), [(1, "latest"), (2, "wait")])
 def test_workers_killed_at_random_leave_a_report_that_adds_up(
     tmp_path: Path, seed: int, queue: Literal["latest", "wait"]
 ) -> None:
@@ -221,7 +220,7 @@ def test_workers_killed_at_random_leave_a_report_that_adds_up(
     report = run(
         plan(
             [
-                node("src", "Ticks", live=live, count=100, fps=60),
+                node("src", "Ticks", live=live, count=80, fps=60),
                 node("a", "Work", live=live, restarts=50, seconds=0.002),
                 node("b", "Work", live=live, restarts=50, add=100, skip_every=7),
                 node("pair", "Pair", live=live, restarts=50),
@@ -242,6 +241,6 @@ def test_workers_killed_at_random_leave_a_report_that_adds_up(
     assert report.exit_status in (0, 1)  # 1 where the last blow fell into the end of the run
     assert set(report.sinks) == {"one", "two"}
     for sink in report.sinks.values():
-        assert sink.captured >= 100 if report.exit_status == 0 else True
+        assert sink.captured >= 80 if report.exit_status == 0 else True
         allowed = {"crashed", "replaced", "filtered", "unmatched", "consumer_gone", "failed"}
         assert sink.dropped.keys() <= allowed

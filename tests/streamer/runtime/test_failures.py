@@ -33,7 +33,7 @@ def test_a_failure_is_one_clear_sentence_and_ends_the_run(
 ) -> None:
     tape = tmp_path / "tape"
     listener = Listener()
-    report = run(chain(tape, src_count=60, **params), listener)
+    report = run(chain(tape, together=True, src_count=60, **params), listener)
     assert report.exit_status == 1
     assert len(report.errors) == 1, report.errors
     assert said in report.errors[0]
@@ -45,7 +45,7 @@ def test_a_failure_is_one_clear_sentence_and_ends_the_run(
 
 def test_what_a_source_gave_before_it_failed_is_delivered(tmp_path: Path) -> None:
     tape = tmp_path / "tape"
-    report = run(chain(tape, src_count=60, src_fail_at=30, out_seconds=0.005))
+    report = run(chain(tape, src_count=60, src_fail_at=30, out_seconds=0.002))
     assert [p.seq for p in pictures(tape)] == list(range(30))
     assert report.sinks["out"].dropped == {}
 
@@ -125,7 +125,8 @@ def test_an_unforeseen_error_restarts_the_node(tmp_path: Path) -> None:
 
 
 def test_an_unforeseen_error_without_a_restart_names_itself(tmp_path: Path) -> None:
-    report = run(chain(tmp_path / "tape", src_count=60, work_raise_at=0, work_restarts=0))
+    made = chain(tmp_path / "tape", src_count=60, work_raise_at=0, work_restarts=0)
+    report = run(made)
     assert report.exit_status == 1
     assert report.errors == ["work: RuntimeError: an error that nobody foresaw"]
     assert others(tmp_path / "tape") == ["open 1", "end"]

@@ -51,8 +51,7 @@ def test_a_live_chain_drops_old_pictures_for_new_ones(tmp_path: Path) -> None:
     assert all(p.low == p.high == p.seq % 256 == p.pts % 256 for p in pictures(tape))
 
 
-@pytest.mark.parametrize("together", [False, True])
-def test_a_slow_sink_does_not_slow_a_fast_one(tmp_path: Path, together: bool) -> None:
+def test_a_slow_sink_does_not_slow_a_fast_one(tmp_path: Path) -> None:
     fast, slow = tmp_path / "fast", tmp_path / "slow"
     report = run(
         plan(
@@ -65,7 +64,6 @@ def test_a_slow_sink_does_not_slow_a_fast_one(tmp_path: Path, together: bool) ->
                 link("src", "fast", queue="latest", depth=2),
                 link("src", "slow", queue="latest"),
             ],
-            together=("src", "fast", "slow") if together else (),
         )
     )
     # Were the fast one held up by the slow one, it would have no more than that.
@@ -79,7 +77,16 @@ def test_a_slow_sink_does_not_slow_a_fast_one(tmp_path: Path, together: bool) ->
     ("mode", "copies"), [("slot", 0), ("copy", 1), ("same", 1), ("keep_out", 0), ("keep_in", 0)]
 )
 def test_copies_are_counted(tmp_path: Path, mode: str, copies: int) -> None:
-    report = run(chain(tmp_path / "tape", src_count=60, work_mode=mode, work_add=3, work_keep=2))
+    report = run(
+        chain(
+            tmp_path / "tape",
+            together=True,
+            src_count=60,
+            work_mode=mode,
+            work_add=3,
+            work_keep=2,
+        )
+    )
     assert report.errors == []
     assert report.sinks["out"].delivered == 60
     assert report.nodes["work"].copies_per_frame == copies
@@ -102,7 +109,7 @@ def test_pictures_kept_by_a_node_are_not_overwritten_and_hold_up_nobody(
 
 def test_a_sink_that_writes_late_in_its_own_thread_gets_every_picture(tmp_path: Path) -> None:
     tape = tmp_path / "tape"
-    report = run(chain(tape, src_count=150, out_late=True))
+    report = run(chain(tape, together=True, src_count=150, out_late=True))
     assert [p.seq for p in pictures(tape)] == list(range(150))
     assert all(p.low == p.high == p.seq % 256 for p in pictures(tape))
     assert report.sinks["out"].delivered == 150
@@ -125,7 +132,7 @@ def test_every_drop_has_its_reason(
     tmp_path: Path, params: dict[str, Any], dropped: dict[str, int]
 ) -> None:
     # More bad pictures than there are slots: a slot that one of them costs would be missed.
-    report = run(chain(tmp_path / "tape", src_count=60, **params))
+    report = run(chain(tmp_path / "tape", together=True, src_count=60, **params))
     assert report.errors == []
     sink = report.sinks["out"]
     assert sink.captured == 60
@@ -145,14 +152,14 @@ def test_a_larger_picture_in_mid_stream_gets_larger_slots(tmp_path: Path) -> Non
 
 
 def test_frames_limit_the_run(tmp_path: Path) -> None:
-    report = run(chain(tmp_path / "tape", src_count=1000, frames=25))
+    report = run(chain(tmp_path / "tape", together=True, src_count=1000, frames=25))
     assert (report.sinks["out"].captured, report.sinks["out"].delivered) == (25, 25)
     assert others(tmp_path / "tape") == ["open 1", "end"]
 
 
 def test_a_duration_limits_the_run(tmp_path: Path) -> None:
     tape = tmp_path / "tape"
-    report = run(chain(tape, src_count=100_000, src_fps=50), duration=0.5)
+    report = run(chain(tape, together=True, src_count=100_000, src_fps=50), duration=0.5)
     assert report.exit_status == 0
     assert 0 < report.sinks["out"].delivered < 100_000
     assert report.sinks["out"].dropped == {}
@@ -160,7 +167,7 @@ def test_a_duration_limits_the_run(tmp_path: Path) -> None:
 
 
 def test_a_source_may_yield_frames_around_arrays_of_its_own(tmp_path: Path) -> None:
-    report = run(chain(tmp_path / "tape", src_count=40, src_yields="own"))
+    report = run(chain(tmp_path / "tape", together=True, src_count=40, src_yields="own"))
     assert [p.seq for p in pictures(tmp_path / "tape")] == list(range(40))
     assert report.nodes["src"].copies_per_frame == 1
     assert report.sinks["out"].delivered == 40

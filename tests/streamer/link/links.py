@@ -1,0 +1,135 @@
+"""Links of one producer, made by hand for tests; as a program, a consumer in its own process.
+
+`links.py ENDPOINT NAME INCARNATION PACE` takes pictures until the end and then prints what it has
+seen as JSON; pictures are held for up to PACE seconds, and looked at again before they go back.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any, Literal
+
+import zmq
+
+from streamer.audio import Packet
+from streamer.header import Header
+from streamer.link.inlet import EndOfStream, Inlet, Received
+from streamer.link.outlet import Consumer, Outlet
+from streamer.telemetry.board import Board, LinkBoard
+
+DEADLINE = 60.0
+WIDTH, HEIGHT = 64, 48
+SIZE = WIDTH * HEIGHT * 3
+
+opened: list[Outlet | Inlet] = []
+"""what `close_all` closes after a test"""
+
+
+def close_all() -> None:
+    while opened:
+        opened.pop().close()
+
+
+def board() -> LinkBoard:
+    return Board((), ["link"]).links["link"]
+
+
+def consumer(name: str, queue: Literal["latest", "wait"] = "latest", depth: int = 1) -> Consumer:
+    return Consumer(name=name, queue=queue, depth=depth, board=board())
+
+
+def outlet(
+    context: zmq.Context[Any], endpoint: str, *consumers: Consumer, incarnation: int = 1
+) -> Outlet:
+    made = Outlet(context, endpoints=(endpoint,), incarnation=incarnation, consumers=consumers)
+    opened.append(made)
+    return made
+
+
+def inlet(
+    context: zmq.Context[Any],
+    endpoint: str,
+    name: str = "sink",
+    *,
+    incarnation: int = 1,
+    producer: int = 1,
+    window: int = 1,
+) -> Inlet:
+    made = Inlet(context, consumer=name, incarnation=incarnation, window=window, board=board())
+    made.connect(endpoint, producer)
+    opened.append(made)
+    return made
+
+
+def header(seq: int, *, width: int = WIDTH, height: int = HEIGHT) -> Header:
+    return Header(
+        stream="camera",
+        seq=seq,
+        pts=seq,
+        time_base=Fraction(1, 30),
+        width=width,
+        height=height,
+        format="rgb24",
+        capture_ns=time.monotonic_ns(),
+        wall_ns=time.time_ns(),
+    )
+
+
+def publish(out: Outlet, seq: int, *, scale: int = 1) -> bool:
+    """Publishes a picture whose bytes all hold the low byte of its number."""
+    slot = out.allocate(SIZE * scale * scale)
+    assert slot is not None
+    slot.pixels[:] = bytes([seq % 256]) * len(slot.pixels)
+    return out.publish(slot, header(seq, width=WIDTH * scale, height=HEIGHT * scale))
+
+
+def next_of(source: Inlet, out: Outlet | None = None) -> Received | Packet | EndOfStream | Any:
+    """What comes next; waits for it, and serves the outlet meanwhile."""
+    until = time.monotonic() + DEADLINE
+    while (arrival := source.receive()) is None:
+        assert time.monotonic() < until, "nothing came"
+        if out is not None:
+            out.service()
+        time.sleep(0.0005)
+    return arrival
+
+
+def settled(out: Outlet, holds: Callable[[], bool]) -> bool:
+    """Serves an outlet until something holds."""
+    until = time.monotonic() + DEADLINE
+    while not holds() and time.monotonic() < until:
+        out.service()
+        time.sleep(0.0005)
+    return holds()
+
+
+def main(endpoint: str, name: str, incarnation: str, pace: str) -> None:
+    dice = random.Random(name)
+    context: zmq.Context[Any] = zmq.Context()
+    source = inlet(context, endpoint, name, incarnation=int(incarnation), window=4)
+    print("ready", flush=True)
+    seqs: list[int] = []
+    torn = 0
+    while not isinstance(arrival := next_of(source), EndOfStream):
+        if not isinstance(arrival, Received):
+            continue  # a mark
+        with arrival.frame as frame:
+            expected = frame.seq % 256
+            pixels = frame.numpy()
+            torn += bool((pixels != expected).any())
+            time.sleep(dice.random() * float(pace))
+            torn += bool((pixels != expected).any())
+            seqs.append(frame.seq)
+            del pixels
+    print(json.dumps({"seqs": seqs, "torn": torn}), flush=True)
+    close_all()
+    context.term()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
