@@ -2,7 +2,7 @@
 
 A command is a line in `COMMANDS` and a module with a function `command` whose parameters are
 annotated for Typer, or with a `typer.Typer` of that name for a command of several parts. Other
-packages add theirs as `streamer.cli.plugins` says.
+packages add theirs as `streamer.plugins` says.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def application(arguments: Sequence[str]) -> typer.Typer:
 
 
 def _add_installed(app: typer.Typer, called: str | None) -> None:
-    from streamer.cli import plugins
+    from streamer import plugins
 
     for name, point in plugins.points(plugins.COMMANDS).items():
         if any(item.name == name for item in COMMANDS):

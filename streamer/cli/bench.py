@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from streamer.cli import plugins
+from streamer import plugins
 
 command = typer.Typer(no_args_is_help=True, help="Measure links and pipelines.")
 
