@@ -187,9 +187,7 @@ def test_packages_add_commands_and_parts_of_the_bench(
             EntryPoint("check", "added_commands:greet", "streamer.commands"),
         ],
     }
-    monkeypatch.setattr(
-        "streamer.plugins.entry_points", lambda *, group: offered.get(group, [])
-    )
+    monkeypatch.setattr("streamer.plugins.entry_points", lambda *, group: offered.get(group, []))
     assert main(["greet", "you"]) == 0
     assert capsys.readouterr().out == "hello you\n"
     assert main(["--help"]) == 0
