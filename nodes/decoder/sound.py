@@ -73,6 +73,8 @@ class Sound:
         self.learn(packet)
         duration = packet.duration or 0
         pts = self._timeline.sound(packet.pts, self._time_base, duration)
+        if packet.is_discard and pts is not None and pts + 2 * duration < 0:
+            return []  # cut away by an edit list; the one just before the start primes decoders
         parts = [packet] if self._unpack is None else self._unpack.filter(packet)
         data = b"".join(bytes(part) for part in parts)
         if pts is None or not data or len(data) > MAX_PACKET or self.format is None:

@@ -5,6 +5,7 @@ Both show interim reports of the supervisor, so their numbers are the report's.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from typing import Final
@@ -41,6 +42,23 @@ class Rate:
             self._seen.pop(0)
         (then, before) = self._seen[0]
         return (count - before) / (now - then) if now > then else 0.0
+
+
+class LogConsole(Console):
+    """Standard error; when nobody reads it any more, the run goes on without a word."""
+
+    def __init__(self) -> None:
+        super().__init__(stderr=True)
+
+    def on_broken_pipe(self) -> None:
+        """Falls silent, where Rich would end the program."""
+        self.quiet = True
+
+
+def say(console: Console, text: str) -> None:
+    """Prints a line as it stands; a full disk behind the log loses the line, not the run."""
+    with contextlib.suppress(OSError):
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 class PlainDisplay:
@@ -89,7 +107,7 @@ class PlainDisplay:
             self._print(f"{name}: {describe(sink, rate)}{_left(supervisor, report)}")
 
     def _print(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        say(self._console, text)
 
 
 class TerminalDisplay(PlainDisplay):
@@ -117,7 +135,8 @@ class TerminalDisplay(PlainDisplay):
         now = time.monotonic()
         if now >= self._next:
             self._next = now + 0.25
-            self._live.update(self._draw(supervisor, now), refresh=True)
+            with contextlib.suppress(OSError):
+                self._live.update(self._draw(supervisor, now), refresh=True)
 
     def _draw(self, supervisor: Supervisor, now: float) -> RenderableType:
         report = supervisor.report()

@@ -95,9 +95,9 @@ def _print_one(name: str, as_json: bool) -> None:
         return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("parameter", style="bold", no_wrap=True)
-    table.add_column("value", max_width=24, overflow="fold")
+    table.add_column("value", max_width=16 if console.width < 100 else 24, overflow="fold")
     table.add_column("default", max_width=12, overflow="fold")
-    table.add_column("meaning", min_width=28, overflow="fold")
+    table.add_column("meaning", overflow="fold")
     for item in listed:
         default = "required" if item.required else item.shown_default
         table.add_row(item.name, *map(_plain, (item.value, default, item.description)))

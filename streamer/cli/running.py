@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from types import FrameType
 
 from streamer.errors import ParameterError
 from streamer.graph import Graph
+from streamer.graph.files import files_of
 
 
 def execute(
@@ -38,14 +38,12 @@ def execute(
     """
     plan = graph.plan(frames=frames)
     if report is not None:
-        _writable(report)
+        _writable(report, graph)
 
-    from rich.console import Console
-
-    from streamer.cli.live import PlainDisplay, TerminalDisplay
+    from streamer.cli.live import LogConsole, PlainDisplay, TerminalDisplay, say
     from streamer.runtime.supervisor import Supervisor
 
-    console = Console(stderr=True)
+    console = LogConsole()
     debug = os.environ.get("STREAMER_DEBUG") == "1"
     display = (
         TerminalDisplay(console)
@@ -55,24 +53,27 @@ def execute(
     supervisor = Supervisor(plan, display, duration=duration, debug=debug)
     with _interrupts(supervisor.interrupt), display:
         result = supervisor.run()
-    if report is not None:
-        _write(report, json.dumps(result.to_dict(), indent=2) + "\n")
+    status = result.exit_status
     for error in result.errors:
-        console.print(f"streamer: error: {error}", highlight=False, markup=False, soft_wrap=True)
+        say(console, f"streamer: error: {error}")
+    if report is not None:
+        try:
+            _write(report, json.dumps(result.to_dict(), indent=2) + "\n")
+        except OSError as error:
+            say(console, f"streamer: error: --report {report}: {error.strerror}")
+            status = max(status, 1)
     if not quiet:
         for name, sink in result.sinks.items():
             drops = ", ".join(f"{count} {reason}" for reason, count in sink.dropped.items())
             age = sink.age_ms["p50"]
-            console.print(
+            say(
+                console,
                 f"{name}: {sink.delivered} of {sink.captured} frames in {result.seconds:.1f} s, "
                 f"{sink.fps:.1f} fps"
                 + (f", age {age:.0f} ms" if age is not None else "")
                 + (f", dropped: {drops}" if drops else ""),
-                highlight=False,
-                markup=False,
-                soft_wrap=True,
             )
-    return result.exit_status
+    return status
 
 
 @contextmanager
@@ -80,7 +81,6 @@ def _interrupts(interrupt: Callable[[], None]) -> Iterator[None]:
     """Ctrl-C and SIGTERM go to the supervisor while the run lasts."""
 
     def handler(number: int, frame: FrameType | None) -> None:
-
         interrupt()
 
     former = {name: signal.signal(name, handler) for name in (signal.SIGINT, signal.SIGTERM)}
@@ -91,13 +91,19 @@ def _interrupts(interrupt: Callable[[], None]) -> Iterator[None]:
             signal.signal(name, before)
 
 
-def _writable(path: Path) -> None:
+def _writable(path: Path, graph: Graph) -> None:
     if path.is_dir():
         raise ParameterError(f"--report {path}: is a directory, not a file")
     if not path.parent.is_dir():
         raise ParameterError(f"--report {path}: there is no directory {path.parent}")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise ParameterError(f"--report {path}: no permission to write there")
+    mine = files_of(os.fspath(path))
+    if mine & files_of(graph.file):
+        raise ParameterError(f"--report {path}: is the graph file; choose another name")
+    for node in graph.nodes.values():
+        if mine & files_of(str(node.params.get("url", ""))):
+            raise ParameterError(f"--report {path}: is the file of {node.name}; choose another")
 
 
 def _write(path: Path, text: str) -> None:
@@ -107,8 +113,8 @@ def _write(path: Path, text: str) -> None:
         try:
             part.write_text(text, encoding="utf-8")
             part.replace(path)
-        except OSError as error:
+        except OSError:
             part.unlink(missing_ok=True)
-            print(f"streamer: error: --report {path}: {error.strerror}", file=sys.stderr)
+            raise
     else:
         path.write_text(text, encoding="utf-8")  # a device or a pipe

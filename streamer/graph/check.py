@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 
 from streamer.graph.draft import Draft, GraphDraft, Input, Report
+from streamer.graph.files import files_of
 from streamer.graph.wording import near
 from streamer.nodebase import Join, Transform
 
@@ -167,19 +167,18 @@ def _check_formats(nodes: Mapping[str, Draft], report: Report) -> None:
 
 def _check_files(nodes: Mapping[str, Draft], report: Report) -> None:
     """An output must not write a file that is read, or that another output writes."""
-    used: dict[str, tuple[str, str]] = {}
+    used: dict[object, tuple[str, str]] = {}
     for role, does in (("source", "reads"), ("sink", "writes")):
         for node in nodes.values():
             url = node.given.get("url") if node.role == role else None
-            if not isinstance(url, str) or ":" in url or url.startswith("/dev/"):
-                continue
-            path = os.path.realpath(url)
-            if role == "sink" and path in used:
-                other, verb = used[path]
+            files = files_of(url) if isinstance(url, str) else frozenset()
+            taken = next((used[file] for file in files if file in used), None)
+            if role == "sink" and taken is not None:
+                other, verb = taken
                 place = node.given_tree.place if node.given_tree else node.place
                 rule = f"is the file that {other} {verb}; choose another name"
                 report(place.problem(f"{node.name}.url: {url!r} {rule}"))
-            used[path] = (node.name, does)
+            used |= dict.fromkeys(files, (node.name, does))
 
 
 def _list(formats: Sequence[str]) -> str:

@@ -98,10 +98,12 @@ class Worker:
         outlets = [outlet for thread in self.threads for outlet in thread.outlets]
         for outlet in outlets:
             poller.register(outlet.fd, zmq.POLLIN)
-        while not all(self._over(thread) for thread in self.threads):
-            if any(thread.ended and thread.retry for thread in self.threads):
+        while True:
+            if not self.aborted.is_set() and any(t.ended and t.retry for t in self.threads):
                 self._close_control()
                 os._exit(CRASHED)
+            if all(self._over(thread) for thread in self.threads):
+                break
             behind = any(outlet.behind for outlet in outlets)
             ready = dict(poller.poll(0 if behind else 250))
             if self._bell in ready:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import resource
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, frames_of, read_report
+from e2e_support import ROOT, STREAMER, frames_of, read_report
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 QUICKSTART = ROOT / "configs/quickstart.yaml"
@@ -84,10 +85,59 @@ def test_outputs_that_cannot_be(
     one_message(done, done.returncode, "sink", said)
 
 
-def test_the_source_itself_is_never_written(streamer: Run, clip: Path) -> None:
-    before = clip.read_bytes()
-    one_message(streamer("style", clip, clip), 2, "sink.url", "the file that source reads")
-    assert clip.read_bytes() == before
+@pytest.mark.parametrize("output", ["in.mp4", "file:in.mp4", "./x/../in.mp4", "hard.mp4"])
+def test_the_source_itself_is_never_written(
+    streamer: Run, clip: Path, tmp_path: Path, output: str
+) -> None:
+    source = tmp_path / "in.mp4"
+    shutil.copy(clip, source)
+    (tmp_path / "x").mkdir()
+    (tmp_path / "hard.mp4").hardlink_to(source)
+    done = streamer("style", "in.mp4", output)
+    one_message(done, 2, "sink.url", "the file that source reads")
+    assert source.read_bytes() == clip.read_bytes()
+
+
+def test_a_report_replaces_no_video_and_no_graph(streamer: Run, clip: Path, tmp_path: Path) -> None:
+    shutil.copy(clip, tmp_path / "in.mp4")
+    (tmp_path / "g.yaml").write_text(QUICKSTART.read_text())
+    for report, said in (("in.mp4", "source"), ("out.mp4", "sink")):
+        done = streamer("style", "in.mp4", "out.mp4", "--report", report)
+        one_message(done, 2, "--report", said)
+    done = streamer("run", "g.yaml", "--report", "g.yaml")
+    one_message(done, 2, "--report", "graph file")
+    assert (tmp_path / "in.mp4").read_bytes() == clip.read_bytes()
+
+
+@pytest.mark.parametrize("log", ["/dev/full", "| head -1"])
+def test_a_log_that_nobody_takes_does_not_end_the_run(clip: Path, tmp_path: Path, log: str) -> None:
+    ending = f"2>{log}" if log.startswith("/") else f"2>&1 {log}"
+    command = f"set -o pipefail; '{STREAMER}' style '{clip}' out.mp4 --report r.json {ending}"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert read_report(tmp_path / "r.json")["sinks"]["sink"]["delivered"] == 90
+    assert len(frames_of(tmp_path / "out.mp4")) == 90
+
+
+def test_an_output_that_refuses_is_tried_again_and_then_given_up(
+    streamer: Run, clip: Path, tmp_path: Path
+) -> None:
+    graph = tmp_path / "refused.yaml"
+    graph.write_text(
+        "version: 1\n"
+        "nodes:\n"
+        f"  source: {{uses: decoder, with: {{url: '{clip}'}}}}\n"
+        "  sink: {uses: encoder, from: source, with: {url: 'tcp://127.0.0.1:9'},"
+        " restart: {policy: on-failure, max: 2}}\n"
+    )
+    done = streamer("run", graph, "--report", "r.json")
+    assert done.returncode == 1, done.stderr
+    assert "refused" in done.stderr
+    report = read_report(tmp_path / "r.json")
+    assert report["nodes"]["sink"]["restarts"] == 2
+    assert report["errors"]
 
 
 def test_a_full_disk(streamer: Run, clip: Path, tmp_path: Path) -> None:

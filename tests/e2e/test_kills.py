@@ -11,7 +11,7 @@ from pathlib import Path
 
 import av
 import pytest
-from conftest import ROOT, alive, frames_of, make_clip, read_report, wait_for, workers_of
+from e2e_support import ROOT, alive, frames_of, make_clip, read_report, wait_for, workers_of
 
 Start = Callable[..., subprocess.Popen[str]]
 

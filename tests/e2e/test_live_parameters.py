@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from conftest import ROOT, frames_of, read_report, wait_for
+from e2e_support import ROOT, frames_of, read_report, wait_for
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Start = Callable[..., subprocess.Popen[str]]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import av
 import pytest
-from conftest import ROOT, STREAMER, alive, read_report, wait_for, workers_of
+from e2e_support import ROOT, STREAMER, alive, read_report, wait_for, workers_of
 
 CAMERA = ROOT / "tests/nodes/decoder/rtsp_camera.py"
 PYTHON = "/usr/bin/python3"

@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from conftest import ROOT, frames_of, read_report
+from e2e_support import ROOT, frames_of, read_report
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from conftest import ROOT, frames_of, read_report
+from e2e_support import ROOT, frames_of, read_report
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -8,7 +8,7 @@ import sys
 import venv
 from pathlib import Path
 
-from conftest import ROOT, frames_of
+from e2e_support import ROOT, frames_of
 
 
 def test_the_wheel_runs_without_the_checkout(tmp_path: Path) -> None:
