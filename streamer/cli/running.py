@@ -65,7 +65,8 @@ def execute(
     if not quiet:
         for name, sink in result.sinks.items():
             drops = ", ".join(f"{count} {reason}" for reason, count in sink.dropped.items())
-            age = sink.age_ms["p50"]
+            # Behind a file, pictures wait for each other: their age says nothing.
+            age = sink.age_ms["p50"] if plan.node(name).live else None
             say(
                 console,
                 f"{name}: {sink.delivered} of {sink.captured} frames in {result.seconds:.1f} s, "
