@@ -33,4 +33,5 @@ def may_restart(policy: RestartPlan, restarts: Sequence[float], *, now: float) -
 
 def delay_before_restart(policy: RestartPlan, restarts: Sequence[float], *, now: float) -> float:
     """Seconds to wait before the next start: doubles with each recent restart."""
-    return float(min(FIRST_DELAY * 2 ** recent(restarts, policy, now), LONGEST_DELAY))
+    doublings = min(recent(restarts, policy, now), 20)
+    return float(min(FIRST_DELAY * 2**doublings, LONGEST_DELAY))

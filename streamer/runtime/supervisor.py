@@ -20,12 +20,11 @@ from typing import Any, Final
 
 import zmq
 
-from streamer.errors import ProtocolError
 from streamer.graph.plan import Plan
 from streamer.masking import mask
-from streamer.runtime import control
-from streamer.runtime.addresses import control_endpoint, private_folder
+from streamer.runtime.addresses import private_folder
 from streamer.runtime.changes import Changes
+from streamer.runtime.desk import ControlDesk
 from streamer.runtime.draining import DrainWatch, unfinished
 from streamer.runtime.process import WorkerProcess, describe_exit
 from streamer.runtime.record import WorkerRecord
@@ -44,8 +43,6 @@ LAST_WORDS: Final = 2.0
 """seconds that the messages of a process that ended properly may take to arrive"""
 LAST_WORDS_OF_DEAD: Final = 0.05
 """the same for one that died"""
-_MOST_MESSAGES: Final = 1000
-"""messages heard in one turn, so that a talkative node does not hold up the clock"""
 
 
 class Supervisor:
@@ -74,6 +71,7 @@ class Supervisor:
         self._of_node = {node: w for w in self._workers for node in w.plan.nodes}
         self._incarnations = dict.fromkeys(nodes, 1)
         self._folder = ""
+        self._desk: ControlDesk | None = None
         self._errors: list[str] = []
         self._exit_status = 0
         self._crashed: set[str] = set()
@@ -108,13 +106,11 @@ class Supervisor:
     def run(self) -> Report:
         """Runs the plan to its end and tells what was done."""
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = context.socket(zmq.ROUTER)
-        self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, control.MAX_MESSAGE)
         try:
             self._folder = private_folder()
-            self._socket.bind(control_endpoint(self._folder))
+            self._desk = ControlDesk(
+                context, self._folder, nodes=self._of_node, complain=self._watcher.event
+            )
             self._changes.listen(context, self._folder)
             for worker in self._workers:
                 self._spawn(worker)
@@ -132,7 +128,8 @@ class Supervisor:
             self._ended = time.monotonic()
             self._changes.look(self._board)
             self._changes.close()
-            self._socket.close(0)
+            if self._desk is not None:
+                self._desk.close()
             context.term()
             if self._folder:
                 shutil.rmtree(self._folder, ignore_errors=True)
@@ -174,7 +171,8 @@ class Supervisor:
 
     def _wait(self) -> None:
         poller = zmq.Poller()
-        poller.register(self._socket, zmq.POLLIN)
+        assert self._desk is not None
+        poller.register(self._desk.socket, zmq.POLLIN)
         poller.register(self._wake_r, zmq.POLLIN)
         if self._changes.socket is not None:
             poller.register(self._changes.socket, zmq.POLLIN)
@@ -326,29 +324,16 @@ class Supervisor:
 
     def _hear_last(self, worker: WorkerRecord, status: int) -> None:
         """Hears what a process said before it ended; that may still be on its way."""
-        patience = LAST_WORDS if status == 0 else LAST_WORDS_OF_DEAD
-        until = time.monotonic() + patience
+        until = time.monotonic() + (LAST_WORDS if status == 0 else LAST_WORDS_OF_DEAD)
+        assert self._desk is not None
         self._hear()
         while not worker.done and (left := until - time.monotonic()) > 0:
-            self._socket.poll(int(left * 1000) + 1)
+            self._desk.wait(left)
             self._hear()
 
     def _hear(self) -> None:
-        for _ in range(_MOST_MESSAGES):
-            try:
-                identity, data = self._socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            except ValueError:
-                continue
-            try:
-                kind, fields = control.unpack(data)
-            except ProtocolError as error:
-                self._watcher.event(f"a worker sent nonsense: {error}")
-                continue
-            if fields.get("node", self.plan.nodes[0].name) not in self._of_node:
-                self._watcher.event(f"a worker spoke of an unknown node {fields['node']!r:.40}")
-                continue
+        assert self._desk is not None
+        for identity, kind, fields in self._desk.messages():
             self._message(identity, kind, fields)
 
     def _message(self, identity: bytes, kind: str, fields: dict[str, Any]) -> None:
@@ -454,15 +439,9 @@ class Supervisor:
             self._tell(worker, kind, **fields)
 
     def _tell(self, worker: WorkerRecord, kind: str, **fields: Any) -> None:
-        if worker.identity is None or worker.process is None:
-            return  # it is told everything when it says hello
-        try:
-            self._socket.send_multipart(
-                (worker.identity, control.pack(kind, **fields)), zmq.NOBLOCK
-            )
-        except zmq.ZMQError as error:
-            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
-                raise
+        # Before it says hello there is nothing to say: it is told everything then.
+        if self._desk is not None and worker.identity is not None and worker.process is not None:
+            self._desk.tell(worker.identity, kind, **fields)
 
     def _pass_lines(self, worker: WorkerRecord, *, rest: bool = False) -> None:
         """Passes on what a worker has written; with `rest` all of it, the last line included."""
