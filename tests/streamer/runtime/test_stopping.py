@@ -7,15 +7,18 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import zmq
 from plans import DEADLINE, Listener, chain, link, node, others, pictures, pid_of, plan, run
 
 from streamer.graph.plan import Plan
-from streamer.runtime import Silent, Supervisor, draining
+from streamer.runtime import Silent, Supervisor, control, draining
 from streamer.runtime.draining import DRAIN_IDLE, FINISH_IDLE, DrainWatch
 
 
@@ -207,3 +210,28 @@ def test_a_drain_is_idle_only_while_nothing_moves() -> None:
     assert watch.idle(2, ["finishing"], 3 * DRAIN_IDLE + 3) is None  # and has longer
     idle = watch.idle(2, ["finishing"], 2 * DRAIN_IDLE + 3 + FINISH_IDLE)
     assert idle == pytest.approx(FINISH_IDLE + 1)
+
+
+def test_nonsense_on_the_control_socket_disturbs_nobody(tmp_path: Path) -> None:
+    context: zmq.Context[Any] = zmq.Context()
+    strangers: list[Any] = []
+
+    def on_state(_: Supervisor, name: str, state: str) -> None:
+        if (name, state) == ("out", "running") and not strangers:
+            (folder,) = Path(tempfile.gettempdir()).glob("streamer-*")
+            stranger = context.socket(zmq.DEALER)
+            stranger.connect(f"ipc://{folder}/control")
+            strangers.append(stranger)
+            stranger.send(b"garbage")
+            stranger.send_multipart([b"many", b"parts"])
+            stranger.send(control.pack("state", node="nobody", state="ready", text=""))
+            stranger.send(control.pack("hello", worker="src", incarnation=9, pid=1))
+            stranger.send(control.pack("done"))
+
+    listener = Listener(on_state=on_state)
+    report = run(chain(tmp_path / "tape", src_count=60, src_fps=100), listener)
+    assert (report.exit_status, report.sinks["out"].delivered) == (0, 60)
+    assert "a worker sent nonsense: not a control message" in listener.events
+    assert "a worker spoke of an unknown node 'nobody'" in listener.events
+    strangers[0].close(0)
+    context.term()
