@@ -44,8 +44,6 @@ class Params(BaseModel):
 
 P = TypeVar("P", bound=Params)
 
-Picture = "Frame | npt.NDArray[np.uint8] | None"
-
 
 class Context(Protocol):
     """What the runtime offers a node while it is open.
@@ -99,6 +97,11 @@ class Context(Protocol):
             pts: presentation time, for sources.
             time_base: seconds in one unit of `pts`, for sources.
             capture_ns: CLOCK_MONOTONIC of the capture; now by default, for sources.
+
+        Raises:
+            TypeError: neither `like` nor both of `pts` and `time_base` were given.
+            NodeError: there is no such picture: an unknown format, a side out of range or odd.
+            SlabError: the memory cannot be had, or the node itself keeps all slots.
         """
         ...
 

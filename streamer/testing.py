@@ -8,7 +8,8 @@ from collections import Counter
 from fractions import Fraction
 from typing import Any, TypeVar
 
-from streamer.drops import Drop
+from streamer.drops import COUNTED, Drop
+from streamer.errors import NodeError
 from streamer.formats import picture_bytes
 from streamer.frame import Frame
 from streamer.header import Header, new_header
@@ -67,7 +68,10 @@ class SoloContext:
         capture_ns: int | None = None,
     ) -> Frame:
         """See `streamer.Context.allocate`."""
-        pixels = memoryview(bytearray(picture_bytes(format, width, height)))
+        try:
+            pixels = memoryview(bytearray(picture_bytes(format, width, height)))
+        except ValueError as error:
+            raise NodeError(f"cannot make this picture: {error}") from None
         header = new_header(
             self.name,
             self._seq,
@@ -85,6 +89,10 @@ class SoloContext:
 
     def drop(self, reason: Drop, count: int = 1) -> None:
         """See `streamer.Context.drop`."""
+        if reason not in COUNTED:
+            raise ValueError(f"a node cannot drop frames as {reason!s}")
+        if count < 0:
+            raise ValueError(f"{count} frames cannot be dropped")
         self.dropped[reason] += count
 
     def repeated(self) -> None:
