@@ -113,8 +113,12 @@ class Context(Protocol):
         """
         ...
 
-    def repeated(self) -> None:
-        """For transforms: counts that the result of a former picture is shown again."""
+    def repeated(self, *, spoiled: bool = False) -> None:
+        """For transforms: counts that the result of a former picture is shown again.
+
+        Args:
+            spoiled: because none could be made of this one, not because none was needed.
+        """
         ...
 
     def delivered(self, header: Header) -> None:

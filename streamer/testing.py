@@ -25,6 +25,7 @@ class SoloContext:
     Attributes:
         dropped: frames counted by reason.
         repeats: pictures shown again, as counted by `repeated`.
+        spoils: those among them that could not be made.
         sent: headers of the pictures that a deferred sink reported as delivered.
         notes: texts of `note`.
         expected: the last arguments of `expect`.
@@ -54,6 +55,7 @@ class SoloContext:
         self.notes: list[str] = []
         self.expected: dict[str, float | None] = {}
         self.repeats = 0
+        self.spoils = 0
         self._seq = 0
 
     def allocate(
@@ -95,9 +97,10 @@ class SoloContext:
             raise ValueError(f"{count} frames cannot be dropped")
         self.dropped[reason] += count
 
-    def repeated(self) -> None:
+    def repeated(self, *, spoiled: bool = False) -> None:
         """See `streamer.Context.repeated`."""
         self.repeats += 1
+        self.spoils += spoiled
 
     def delivered(self, header: Header) -> None:
         """See `streamer.Context.delivered`."""

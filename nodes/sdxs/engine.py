@@ -27,6 +27,10 @@ STRONGEST_HOLD = 2.0
 LARGEST_SEED = 2**32 - 1
 
 
+class SpoiledPictureError(ArithmeticError):
+    """A result holds NaN or infinite numbers, and so is no picture."""
+
+
 class OneStep(ABC):
     """A one-step diffusion model, loaded and ready.
 
@@ -307,6 +311,8 @@ class OneStep(ABC):
         Raises:
             ValueError: Shape or type are not as above, a side is not a multiple of `multiple`, or
                 `control` was given to a model without ControlNet.
+            SpoiledPictureError: The network's result is not finite; `out` holds no picture.
+            MemoryError: There is too little for pictures of this size.
         """
         batch, height, width = self._checked(image)
         if control is not None and (control.shape != image.shape or control.dtype != np.uint8):

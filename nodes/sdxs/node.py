@@ -124,6 +124,7 @@ class Sdxs(streamer.Transform[SdxsParams]):
         self._steady = Steady(self._loaded(self.params))
         self._set(self._steady.engine, self.params)
         self._size = (0, 0)
+        self._spoiled = 0
 
     def prepare(self, params: SdxsParams) -> OneStep | None:
         """Loads another model beside the present one, or embeds another prompt."""
@@ -193,8 +194,24 @@ class Sdxs(streamer.Transform[SdxsParams]):
             self._check_size(*size)
             self._size = size
         out = self.context.allocate(*size, like=frame.header)
-        if not self._steady(frame.numpy(), out=out.numpy()):
-            self.context.repeated()
+        try:
+            outcome = self._steady(frame.numpy(), out=out.numpy())
+        except ArithmeticError as error:
+            out.release()
+            raise streamer.FrameError(f"{error}, and there is no good picture yet") from None
+        except MemoryError as error:
+            out.release()
+            raise streamer.NodeError(f"{error}; give the node smaller pictures") from None
+        if outcome.name != "PAINTED":
+            self.context.repeated(spoiled=outcome.name == "SPOILED")
+        if outcome.name == "SPOILED":
+            self._spoiled += 1
+            if self._spoiled & (self._spoiled - 1) == 0:  # the 1st, 2nd, 4th, 8th ...
+                self.context.log.warning(
+                    "%s; the last good picture is shown (%d times so far)",
+                    self._steady.trouble,
+                    self._spoiled,
+                )
         return out
 
     def _device(self) -> str:

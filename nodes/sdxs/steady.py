@@ -8,12 +8,13 @@ let the noise turn slowly from one seed's to the next's. The effect of each is m
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Any, Final
 
 import cv2
 import numpy as np
 
-from nodes.sdxs.engine import Bytes, OneStep
+from nodes.sdxs.engine import Bytes, OneStep, SpoiledPictureError
 
 STRONGEST_FEEDBACK: Final = 0.35
 """share of the past beyond which pictures smear into each other"""
@@ -21,6 +22,17 @@ MOVED: Final = 16.0
 """mean change of a patch of the source in grey levels at which nothing of the past is left in it"""
 LOOK_EVERY: Final = 4
 """pixels along each side, one of which is compared, to see whether the source has changed"""
+
+
+class Outcome(Enum):
+    """What a call of `Steady` has put out."""
+
+    PAINTED = "painted"
+    """the picture"""
+    REPEATED = "repeated"
+    """the last result, since the source has hardly changed"""
+    SPOILED = "spoiled"
+    """the last good result, since the engine gave none"""
 
 
 class Steady:
@@ -43,6 +55,7 @@ class Steady:
         self.feedback = 0.0
         self.similar = 0.0
         self.drift = 0
+        self.trouble: Exception | None = None
         self._source: np.ndarray[Any, np.dtype[np.int16]] | None = None
         self._before: Bytes | None = None
         self._result: Bytes | None = None
@@ -54,18 +67,20 @@ class Steady:
         """Begins anew: the next picture owes nothing to those before it."""
         self._source = self._before = self._result = self._latents = None
 
-    def __call__(self, image: Bytes, out: Bytes) -> bool:
-        """Paints the next picture.
+    def __call__(self, image: Bytes, out: Bytes) -> Outcome:
+        """Paints the next picture, or shows the last good result again.
 
         Args:
             image: uint8 RGB, height × width × 3.
             out: receives the result, of the same shape; shares no memory with `image`.
 
         Returns:
-            Whether it was painted; False if the last result was shown again.
+            What `out` holds; `trouble` is the error behind `SPOILED`.
 
         Raises:
             ValueError: as the engine does.
+            SpoiledPictureError: likewise, where there is no result to show again.
+            MemoryError: likewise.
         """
         if self._result is not None and self._result.shape != image.shape:
             self.forget()
@@ -76,23 +91,34 @@ class Steady:
         if look is not None and not changed and self._hardly_differs(look):
             assert self._result is not None
             np.copyto(out, self._result)
-            return False
+            return Outcome.REPEATED
         self._source = look
         engine.turn = self._painted / self.drift if self.drift else 0.0
         self._painted += 1
+        try:
+            self._paint(image, out)
+        except (SpoiledPictureError, MemoryError) as error:
+            self.trouble = error
+            self._before = self._latents = self._source = None
+            if self._result is None:
+                raise
+            np.copyto(out, self._result)
+            return Outcome.SPOILED
+        if self._result is None:
+            self._result = np.empty_like(out)
+        np.copyto(self._result, out)
+        return Outcome.PAINTED
+
+    def _paint(self, image: Bytes, out: Bytes) -> None:
+        engine = self.engine
         if self.feedback and engine.feeds_back_latents:
             self._latents = engine.paint_after(image, out, past=self._latents, share=self.feedback)
+            return
+        engine(image, out=out)
+        if self.feedback:
+            self._mix(image, out)
         else:
-            engine(image, out=out)
-            if self.feedback:
-                self._mix(image, out)
-            else:
-                self._before = self._latents = None
-        if self.feedback or self.similar:
-            if self._result is None:
-                self._result = np.empty_like(out)
-            np.copyto(self._result, out)
-        return True
+            self._before = self._latents = None
 
     def _mix(self, image: Bytes, out: Bytes) -> None:
         """Mixes the last result into `out` where the source has not changed."""

@@ -118,9 +118,11 @@ class RuntimeContext:
             self.withheld = True
         self._board.dropped[reason].add(count)
 
-    def repeated(self) -> None:
+    def repeated(self, *, spoiled: bool = False) -> None:
         """See `streamer.Context.repeated`."""
         self._board.repeated.add()
+        if spoiled:
+            self._board.spoiled.add()
 
     def delivered(self, header: Header) -> None:
         """See `streamer.Context.delivered`."""

@@ -64,6 +64,7 @@ class NodeReport:
     process_ms: dict[str, float | None]
     copies_per_frame: float
     repeated: int
+    spoiled: int
     restarts: int
     rss_mb: float
 
@@ -214,6 +215,7 @@ def _node(plan: Plan, board: Board, circumstances: Circumstances, name: str) -> 
         process_ms=_milliseconds(node.process),
         copies_per_frame=round(node.copies.value / made, 3) if made else 0.0,
         repeated=node.repeated.value,
+        spoiled=node.spoiled.value,
         restarts=circumstances.restarts.get(name, 0),
         rss_mb=round(circumstances.rss_mb.get(name, 0.0), 1),
     )

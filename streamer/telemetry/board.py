@@ -30,6 +30,7 @@ _NODE_CELLS: Final = (
     "delivered",  # sinks: pictures that left
     "copies",  # copies of whole pictures made by the runtime
     "repeated",  # pictures that show a former result again
+    "spoiled",  # those among them that could not be made
     "packets",  # audio packets passed on or taken
     "first_ns",  # CLOCK_MONOTONIC when the first picture was published; at sinks, received
     "last_ns",  # and when the latest was published; at sinks, delivered
@@ -79,6 +80,7 @@ class NodeBoard:
         self.delivered = Cell(cells, next(names))
         self.copies = Cell(cells, next(names))
         self.repeated = Cell(cells, next(names))
+        self.spoiled = Cell(cells, next(names))
         self.packets = Cell(cells, next(names))
         self.first_ns = Cell(cells, next(names))
         self.last_ns = Cell(cells, next(names))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from nodes.sdxs.checkpoint import parts, text
 from nodes.sdxs.checkpoint.memory import available_bytes
 from nodes.sdxs.checkpoint.network import Condition, Network
 from nodes.sdxs.checkpoint.text import Embedding, Encoders, Prompts
-from nodes.sdxs.engine import Bytes, OneStep
+from nodes.sdxs.engine import Bytes, OneStep, SpoiledPictureError
 from nodes.sdxs.names import Lora, ModelName
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -320,12 +321,23 @@ class CheckpointOneStep(OneStep):
         """See `OneStep.paint_after`."""
         _, height, width = self._checked(image)
         guide = torch.from_numpy(image.copy())[None] if self.controls else None
-        latents = self.latents(width, height, control=guide)
-        if past is not None and past.shape == latents.shape:
-            latents = torch.lerp(latents, past, share)
-        with torch.inference_mode():
-            torch.from_numpy(out).copy_(self.decode(latents)[0])
+        with _memory_in_words(width, height):
+            latents = self.latents(width, height, control=guide)
+            if past is not None and past.shape == latents.shape:
+                latents = torch.lerp(latents, past, share)
+            self._deliver(latents, torch.from_numpy(out)[None])
         return latents
+
+    def _deliver(self, latents: Tensor, out: Tensor) -> None:
+        """Decodes into `out` on the CPU, and looks whether all went well."""
+        with torch.inference_mode():
+            decoded = self.network.decode(latents)
+            # Both: the decoder bends infinite latents into its range. Judged on the device, and
+            # asked for after the picture, which has been waited for by then.
+            fine = torch.isfinite(latents).all() & torch.isfinite(decoded).all()
+            out.copy_(self.network.levels(decoded))
+        if not bool(fine):
+            raise SpoiledPictureError(f"model {self.name} gave numbers that are not finite")
 
     def _paint(self, image: Bytes, control: Bytes | None, out: Bytes) -> None:
         batch, height, width = image.shape[:3]
@@ -339,9 +351,9 @@ class CheckpointOneStep(OneStep):
             )
         guide = image if control is None else control
         tensor = torch.from_numpy(guide) if self.controls else None
-        latents = self.latents(width, height, control=tensor, count=batch)
-        with torch.inference_mode():
-            torch.from_numpy(out).copy_(self.decode(latents))
+        with _memory_in_words(width, height):
+            latents = self.latents(width, height, control=tensor, count=batch)
+            self._deliver(latents, torch.from_numpy(out))
 
     def _pictures(self, control: Tensor | Sequence[Tensor] | None) -> list[Tensor]:
         if control is None:
@@ -391,6 +403,17 @@ def _checked(
     if dtype == "auto":
         return place, torch.float16 if place.type == "cuda" else torch.float32
     return place, DTYPES[dtype]
+
+
+@contextmanager
+def _memory_in_words(width: int, height: int) -> Iterator[None]:
+    """Turns torch's two ways of running out of memory into Python's."""
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError is one
+        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
+        raise MemoryError(f"no memory for pictures of {width}x{height}") from error
 
 
 def _listed(control: str | Path | Sequence[str | Path] | None) -> list[str | Path]:

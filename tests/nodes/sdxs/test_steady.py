@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 from skimage import data
 
 from nodes.sdxs import OneStep
-from nodes.sdxs.steady import Steady, slerp
+from nodes.sdxs.engine import SpoiledPictureError
+from nodes.sdxs.steady import Outcome, Steady, slerp
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,7 @@ def test_feedback_leaves_no_trail_behind_what_moves(engine: OneStep) -> None:
 
 def test_without_options_it_is_the_engine(engine: OneStep, picture: Any) -> None:
     out = np.empty_like(picture)
-    assert Steady(engine)(picture, out)
+    assert Steady(engine)(picture, out) is Outcome.PAINTED
     assert np.array_equal(out, engine(picture))
 
 
@@ -71,8 +73,8 @@ def test_a_source_that_hardly_changes_shows_the_last_result(engine: OneStep, pic
     steady = Steady(engine)
     steady.similar = 2.0
     first, second = np.empty_like(picture), np.empty_like(picture)
-    assert steady(picture, first)
-    assert not steady(noisy(picture, 1, sigma=1.0), second)
+    assert steady(picture, first) is Outcome.PAINTED
+    assert steady(noisy(picture, 1, sigma=1.0), second) is Outcome.REPEATED
     assert np.array_equal(first, second)
 
 
@@ -81,7 +83,7 @@ def test_slow_changes_add_up(engine: OneStep) -> None:
     steady.similar = 3.0
     for level in range(100, 120):
         image = np.full((64, 64, 3), level, np.uint8)
-        painted.append(steady(image, np.empty_like(image)))
+        painted.append(steady(image, np.empty_like(image)) is Outcome.PAINTED)
     assert painted[0]
     assert 4 <= sum(painted) <= 6  # at every fourth grey level
 
@@ -92,9 +94,9 @@ def test_another_prompt_is_painted_although_the_source_is_the_same(
     steady, out = Steady(engine), np.empty_like(picture)
     steady.similar = 64.0
     engine.prompt = "ink"
-    assert steady(picture, out)
+    assert steady(picture, out) is Outcome.PAINTED
     engine.prompt = "comic"
-    assert steady(picture, out)
+    assert steady(picture, out) is Outcome.PAINTED
     assert np.array_equal(out, engine(picture))
 
 
@@ -102,9 +104,9 @@ def test_another_size_begins_anew(engine: OneStep, picture: Any) -> None:
     steady = Steady(engine)
     steady.similar, steady.feedback = 64.0, 0.3
     small = np.ascontiguousarray(picture[:64, :64])
-    assert steady(picture, np.empty_like(picture))
+    assert steady(picture, np.empty_like(picture)) is Outcome.PAINTED
     out = np.empty_like(small)
-    assert steady(small, out)
+    assert steady(small, out) is Outcome.PAINTED
     assert np.array_equal(out, engine(small))
 
 
@@ -151,3 +153,22 @@ def test_checkpoints_mix_latents() -> None:
     assert 0 < mixed < away
     with pytest.raises(ValueError, match="mix the picture itself"):
         OneStep.load("bundled").paint_after(still, out, past=None, share=0.1)
+
+
+def test_numbers_that_are_not_finite_show_the_last_good_picture() -> None:
+    engine: Any = OneStep.load("random:tiny", control="random")
+    side = engine.native_size[0]
+    picture = cv2.resize(data.coffee(), (side, side), interpolation=cv2.INTER_AREA)
+    steady, good, out = Steady(engine), np.empty_like(picture), np.empty_like(picture)
+    assert steady(picture, good) is Outcome.PAINTED
+    healthy = engine.embedding
+    for broken in (float("nan"), float("inf")):
+        engine.embedding = replace(healthy, tokens=healthy.tokens * broken)
+        assert steady(picture, out) is Outcome.SPOILED
+        assert np.array_equal(out, good)
+        assert isinstance(steady.trouble, SpoiledPictureError)
+        with pytest.raises(SpoiledPictureError):
+            Steady(engine)(picture, out)
+    engine.embedding = healthy
+    assert steady(picture, out) is Outcome.PAINTED
+    assert np.array_equal(out, good)
