@@ -47,6 +47,8 @@ class SdxsParams(streamer.Params):
     `a castle:0.7 | a forest:0.3`"""
     conditioning_scale: float = Field(default=1.0, ge=0.0, le=2.0, json_schema_extra={"live": True})
     """how strongly the picture steers the result; of a checkpoint, through its ControlNet"""
+    strength: float = 1.0
+    """always 1: one step has no image-to-image of other strengths"""
     seed: int = Field(default=0, ge=0, lt=2**32, json_schema_extra={"live": True})
     """of the noise, which is the same for every picture so that video stays still"""
     feedback: float = Field(default=0.0, ge=0.0, le=0.35, json_schema_extra={"live": True})
@@ -80,6 +82,16 @@ class SdxsParams(streamer.Params):
         for one in _listed(control):
             _parsed(one, "control")
         return control
+
+    @field_validator("strength")
+    @classmethod
+    def _whole_step(cls, strength: float) -> float:
+        if strength != 1.0:
+            raise ValueError(
+                "one step begins from pure noise, so image to image has no strength but 1; let the "
+                "picture steer by `control` and `conditioning_scale`, or calm it by `feedback`"
+            )
+        return strength
 
     @field_validator("lora")
     @classmethod

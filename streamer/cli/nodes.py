@@ -74,6 +74,7 @@ def _print_one(name: str, as_json: bool) -> None:
                 **({} if item.required else {"default": item.default}),
                 "unit": item.unit,
                 "range": item.range,
+                "live": item.live,
                 "description": item.description,
             }
             for item in listed
@@ -100,9 +101,12 @@ def _print_one(name: str, as_json: bool) -> None:
     table.add_column("meaning", overflow="fold")
     for item in listed:
         default = "required" if item.required else item.shown_default
-        table.add_row(item.name, *map(_plain, (item.value, default, item.description)))
+        name = f"{item.name} *" if item.live else item.name
+        table.add_row(name, *map(_plain, (item.value, default, item.description)))
     console.print()
     console.print(table)
+    if any(item.live for item in listed):
+        console.print("\n* can change while the graph runs: streamer set NODE.KEY=VALUE")
 
 
 def _about(node_class: type[Node[Any]]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ class Parameter:
         unit: of the value, or the empty string.
         range: allowed values, or the empty string.
         choices: whether `range` lists all values there are.
+        live: whether it can change while the graph runs.
         description: what it does.
     """
 
@@ -42,6 +43,7 @@ class Parameter:
     unit: str
     range: str
     choices: bool
+    live: bool
     description: str
 
     @property
@@ -76,6 +78,7 @@ def parameters(node_class: type[Node[Any]]) -> list[Parameter]:
                 unit=str(item.get("unit", "")),
                 range="; ".join(ranges),
                 choices=all("enum" in form or form.get("type") == "null" for form in forms),
+                live=bool(item.get("live")),
                 description=" ".join(item.get("description", "").split()),
             )
         )

@@ -137,6 +137,7 @@ def test_parameters_for_people() -> None:
         unit="1/s",
         range="1 to 240",
         choices=False,
+        live=False,
         description="pictures a second",
     )
     assert listed["fps"].value == "whole number 1 to 240 (1/s)"
