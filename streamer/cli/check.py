@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+from streamer.cli.options import GraphFile, Overrides
 
 if TYPE_CHECKING:
     from streamer.graph import Graph
 
 
 def command(
-    graph: Annotated[Path, typer.Argument(metavar="GRAPH", help="Graph file (YAML).")],
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="NODE.KEY=VALUE", help="Override a parameter; may be repeated."
-        ),
-    ] = None,
+    graph: GraphFile,
+    set_: Overrides = None,
 ) -> None:
     """Check a graph file and say in one line what it comes to.
 

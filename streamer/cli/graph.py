@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from streamer.cli.options import GraphFile, Overrides
 
 
 class Format(StrEnum):
@@ -18,16 +19,11 @@ class Format(StrEnum):
 
 
 def command(
-    graph: Annotated[Path, typer.Argument(metavar="GRAPH", help="Graph file (YAML).")],
+    graph: GraphFile,
     format_: Annotated[
         Format, typer.Option("--format", "-f", help="What to draw it as.")
     ] = Format.TEXT,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="NODE.KEY=VALUE", help="Override a parameter; may be repeated."
-        ),
-    ] = None,
+    set_: Overrides = None,
 ) -> None:
     """Draw a graph: nodes, links with their policies, and workers.
 

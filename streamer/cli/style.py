@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from streamer.cli.options import Duration, Frames, Quiet, ReportFile
 
 
 def command(
@@ -27,17 +28,10 @@ def command(
         float | None, typer.Option(help="Conditioning scale, 0 to 2.", show_default="1")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the noise.", show_default="0")] = None,
-    frames: Annotated[int | None, typer.Option(min=1, help="End after so many frames.")] = None,
-    duration: Annotated[
-        float | None,
-        typer.Option(min=0.001, metavar="SECONDS", help="End so long after the first frame."),
-    ] = None,
-    report: Annotated[
-        Path | None, typer.Option(metavar="FILE.json", help="Write what was done as JSON.")
-    ] = None,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print only what went wrong.")
-    ] = False,
+    frames: Frames = None,
+    duration: Duration = None,
+    report: ReportFile = None,
+    quiet: Quiet = False,
 ) -> None:
     """Restyle a video, a camera or a stream: INPUT in, OUTPUT out, no graph file needed."""
     from streamer.cli.running import execute
