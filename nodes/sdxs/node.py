@@ -61,6 +61,8 @@ class SdxsParams(streamer.Params):
         default=0, ge=0, le=100_000, json_schema_extra={"live": True, "unit": "frames"}
     )
     """frames in which the noise turns from one seed's to the next's; 0 holds it fixed"""
+    smaller: bool = False
+    """where memory runs out, paint at half the size, or less, and enlarge"""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """arithmetic of the network; `auto` is what the device does best"""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
@@ -136,7 +138,7 @@ class Sdxs(streamer.Transform[SdxsParams]):
         self._steady = Steady(self._loaded(self.params))
         self._set(self._steady.engine, self.params)
         self._size = (0, 0)
-        self._spoiled = 0
+        self._spoiled = self._halvings = 0
 
     def prepare(self, params: SdxsParams) -> OneStep | None:
         """Loads another model beside the present one, or embeds another prompt."""
@@ -195,6 +197,7 @@ class Sdxs(streamer.Transform[SdxsParams]):
     def _set(self, engine: OneStep, p: SdxsParams) -> None:
         steady = self._steady
         steady.feedback, steady.similar, steady.drift = p.feedback, p.similar, p.drift
+        steady.smaller = p.smaller
         engine.prompt = p.prompt
         engine.conditioning_scale = p.conditioning_scale
         engine.seed = p.seed
@@ -214,6 +217,12 @@ class Sdxs(streamer.Transform[SdxsParams]):
         except MemoryError as error:
             out.release()
             raise streamer.NodeError(f"{error}; give the node smaller pictures") from None
+        if self._steady.halvings != self._halvings:
+            self._halvings = self._steady.halvings
+            self.context.log.warning(
+                "memory has run out: pictures are painted at 1/%d of their sides from now on",
+                2**self._halvings,
+            )
         if outcome.name != "PAINTED":
             self.context.repeated(spoiled=outcome.name == "SPOILED")
         if outcome.name == "SPOILED":

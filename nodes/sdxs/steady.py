@@ -47,6 +47,9 @@ class Steady:
             moves leaves no trail; else latents are mixed.
         similar: mean difference of the source in grey levels up to which the last result is shown
             again; 0 paints every picture.
+        smaller: whether pictures may be painted at half the size, or less, and enlarged, once
+            memory has run out.
+        halvings: how often the size has been halved.
         drift: pictures in which the noise turns from one seed's to the next's; 0 holds it fixed.
     """
 
@@ -55,6 +58,8 @@ class Steady:
         self.feedback = 0.0
         self.similar = 0.0
         self.drift = 0
+        self.smaller = False
+        self.halvings = 0
         self.trouble: Exception | None = None
         self._source: np.ndarray[Any, np.dtype[np.int16]] | None = None
         self._before: Bytes | None = None
@@ -96,7 +101,7 @@ class Steady:
         engine.turn = self._painted / self.drift if self.drift else 0.0
         self._painted += 1
         try:
-            self._paint(image, out)
+            self._paint_what_fits(image, out)
         except (SpoiledPictureError, MemoryError) as error:
             self.trouble = error
             self._before = self._latents = self._source = None
@@ -108,6 +113,32 @@ class Steady:
             self._result = np.empty_like(out)
         np.copyto(self._result, out)
         return Outcome.PAINTED
+
+    def _paint_what_fits(self, image: Bytes, out: Bytes) -> None:
+        """Paints at the full size, or at the first half of it for which there is memory."""
+        while True:
+            size = self._size(image)
+            try:
+                if not self.halvings:
+                    self._paint(image, out)
+                    return
+                shrunk = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+                small = np.asarray(shrunk, np.uint8)
+                made = np.empty_like(small)
+                self.engine(small, out=made)
+                whole = (image.shape[1], image.shape[0])
+                np.copyto(out, cv2.resize(made, whole, interpolation=cv2.INTER_CUBIC))
+                return
+            except MemoryError:
+                if not self.smaller or min(size) < 4 * self.engine.multiple:
+                    raise
+                self.halvings += 1
+
+    def _size(self, image: Bytes) -> tuple[int, int]:
+        """Width and height at which to paint: halved, and multiples of the engine's."""
+        step = self.engine.multiple
+        height, width = (max(1, (side >> self.halvings) // step) * step for side in image.shape[:2])
+        return width, height
 
     def _paint(self, image: Bytes, out: Bytes) -> None:
         engine = self.engine

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -172,3 +174,38 @@ def test_numbers_that_are_not_finite_show_the_last_good_picture() -> None:
     engine.embedding = healthy
     assert steady(picture, out) is Outcome.PAINTED
     assert np.array_equal(out, good)
+
+
+OUT_OF_MEMORY = """
+import resource, sys
+import numpy as np
+from nodes.sdxs import OneStep
+from nodes.sdxs.steady import Steady
+
+engine = OneStep.load("random:tiny", control="random", threads=1)
+engine.warm_up(128, 128)
+image = np.random.default_rng(0).integers(0, 255, (1024, 1024, 3), np.uint8)
+out = np.empty_like(image)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 120_000_000, -1))
+steady = Steady(engine)
+try:
+    steady(image, out)
+except MemoryError as error:
+    print("refused:", error)
+steady.smaller = True
+print(steady(image, out).name, steady.halvings, out.max() > out.min())
+"""
+
+
+def test_memory_that_runs_out_is_said_and_may_halve_the_size() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", OUT_OF_MEMORY], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    refused, painted = done.stdout.splitlines()
+    assert refused == "refused: no memory for pictures of 1024x1024"
+    name, halvings, drawn = painted.split()
+    assert name == "PAINTED"
+    assert int(halvings) >= 1
+    assert drawn == "True"
