@@ -38,6 +38,14 @@ def growing(path: Path, beyond: int = 0) -> Callable[[], bool]:
     return lambda: path.exists() and path.stat().st_size > beyond
 
 
+def readable(path: Path) -> list[object]:
+    """The pictures of a recording as far as it has got; none before its first fragment."""
+    try:
+        return list(frames_of(path))
+    except (FileNotFoundError, av.error.InvalidDataError):
+        return []
+
+
 def _clear(folder: Path) -> None:
     """Removes the sockets of a supervisor that was given no chance to do so."""
     for run in folder.iterdir():
@@ -112,14 +120,13 @@ def test_a_recording_cut_off_by_sigkill_still_plays(
         *("--set", f"source.url={long_clip}", "--set", "source.realtime=true"),
         *("--set", f"sink.url={tmp_path / 'out.mp4'}"),
     )
-    wait_for(growing(tmp_path / "out.mp4", 60_000))
+    wait_for(lambda: len(readable(tmp_path / "out.mp4")) >= 60)
     pids = [run.pid, *workers_of(run.pid).values()]
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
     run.wait()
     wait_for(lambda: not [pid for pid in pids if alive(pid)])
     _clear(private_folder)
-    pictures = frames_of(tmp_path / "out.mp4")
-    assert len(pictures) > 20
+    assert len(readable(tmp_path / "out.mp4")) >= 60
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert container.streams.video[0].codec_context.name == "h264"
