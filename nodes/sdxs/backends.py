@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,6 +14,8 @@ from nodes.sdxs.bundle import GRAPH, Bundle
 
 if TYPE_CHECKING:
     from nodes.sdxs.network import Network
+
+_log = logging.getLogger("nodes.sdxs")
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -73,6 +76,7 @@ def choose(
                 f"model {bundle.name!r} cannot run in OpenVINO: {problem}; make the graph anew "
                 "with python -m nodes.sdxs.training.export"
             )
+        _log.warning("model %s runs on torch, more slowly: %s", bundle.name, problem)
     return Torch(bundle, device=device, dtype=dtype, threads=threads)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nodes.sdxs.names import ModelName
+from nodes.sdxs.noise import slerp
 
 if TYPE_CHECKING:
     from nodes.sdxs.names import Lora
@@ -288,8 +289,6 @@ class OneStep(ABC):
 
     def _drawn(self, draw: Callable[[int], Any]) -> Any:
         """The noise of `seed` turned by `turn`; `draw` gives the noise of a seed."""
-        from nodes.sdxs.steady import slerp
-
         whole = int(self._turn)
         first, share = self._seed + whole, self._turn - whole
         start = draw(first % (LARGEST_SEED + 1))

@@ -14,17 +14,25 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 Start = Callable[..., subprocess.Popen[str]]
 
 
-def test_another_prompt_shows_at_once(
-    streamer: Run, started: Start, clip: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "out.mkv"
+def endless(
+    started: Start, clip: Path, folder: Path, *, prompt: str
+) -> tuple[subprocess.Popen[str], Path]:
+    """The quickstart graph on a clip that goes round and round; the process and its output."""
+    out = folder / "out.mkv"
     run = started(
         "run",
         ROOT / "configs/quickstart.yaml",
         *("--set", f"source.url={clip}", "--set", "source.loop=true"),
-        *("--set", "source.realtime=true", "--set", "style.prompt=comic"),
+        *("--set", "source.realtime=true", "--set", f"style.prompt={prompt}"),
         *("--set", f"sink.url={out}", "--report", "r.json"),
     )
+    return run, out
+
+
+def test_another_prompt_shows_at_once(
+    streamer: Run, started: Start, clip: Path, tmp_path: Path
+) -> None:
+    run, out = endless(started, clip, tmp_path, prompt="comic")
     wait_for(lambda: out.exists() and out.stat().st_size > 20_000)
     which = ("--run", run.pid)  # another may be running on the same machine
     assert streamer("get", "style.prompt", *which).stdout == "comic\n"
@@ -51,13 +59,7 @@ def test_another_prompt_shows_at_once(
 def test_changes_that_cannot_be_are_refused_in_words(
     streamer: Run, started: Start, clip: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / "out.mkv"
-    run = started(
-        "run",
-        ROOT / "configs/quickstart.yaml",
-        *("--set", f"source.url={clip}", "--set", "source.loop=true"),
-        *("--set", "source.realtime=true", "--set", f"sink.url={out}", "--report", "r.json"),
-    )
+    run, out = endless(started, clip, tmp_path, prompt="ink")
     wait_for(lambda: out.exists() and out.stat().st_size > 2_000)
     for assignment, said in (
         ("style.prompt=crayon", "pencil"),

@@ -42,10 +42,14 @@ def test_a_changed_file_is_noticed(copy: Path, name: str) -> None:
         OneStep.load(copy, backend="openvino")
 
 
-def test_without_a_graph_torch_takes_over(copy: Path) -> None:
+def test_without_a_graph_torch_takes_over_and_it_is_said(
+    copy: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     shutil.rmtree(copy / "openvino")
     assert "is missing" in str(Bundle.open(copy).graph_problem())
     assert OneStep.load(copy).backend == "torch"
+    assert "more slowly" in caplog.text
+    assert "is missing" in caplog.text
 
 
 def test_an_unreadable_list_of_hashes_is_noticed(copy: Path) -> None:

@@ -15,7 +15,8 @@ from skimage import data
 
 from nodes.sdxs import OneStep
 from nodes.sdxs.engine import SpoiledPictureError
-from nodes.sdxs.steady import Outcome, Steady, slerp
+from nodes.sdxs.noise import slerp
+from nodes.sdxs.steady import Outcome, Steady
 
 
 @pytest.fixture(scope="module")
