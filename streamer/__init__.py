@@ -28,12 +28,14 @@ if TYPE_CHECKING:
     from streamer.header import Header, Hop
     from streamer.nodebase import Context, Join, Node, Params, Sink, Source, Transform, node
     from streamer.runtime import run
+    from streamer.status import Count, Status
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "AudioFormat": "streamer.audio",
     "Context": "streamer.nodebase",
+    "Count": "streamer.status",
     "Drop": "streamer.drops",
     "Frame": "streamer.frame",
     "FrameError": "streamer.errors",
@@ -57,6 +59,7 @@ _HOMES = {
     "SlabError": "streamer.errors",
     "Source": "streamer.nodebase",
     "SourceError": "streamer.errors",
+    "Status": "streamer.status",
     "StreamerError": "streamer.errors",
     "Transform": "streamer.nodebase",
     "node": "streamer.nodebase",
@@ -66,6 +69,7 @@ _HOMES = {
 __all__ = [
     "AudioFormat",
     "Context",
+    "Count",
     "Drop",
     "Frame",
     "FrameError",
@@ -89,6 +93,7 @@ __all__ = [
     "SlabError",
     "Source",
     "SourceError",
+    "Status",
     "StreamerError",
     "Transform",
     "__version__",

@@ -26,6 +26,7 @@ from streamer.audio import Packet
 from streamer.drops import Drop
 from streamer.frame import Frame
 from streamer.header import Header
+from streamer.status import Count, Status
 
 if TYPE_CHECKING:
     import numpy as np
@@ -131,6 +132,33 @@ class Context(Protocol):
 
     def note(self, text: str) -> None:
         """Says what the node is doing (`loading the model`), for the live display."""
+        ...
+
+    def status(self, status: Status, text: str = "") -> None:
+        """For sources and sinks: says how the connection to the outside stands, when that changes.
+
+        A return to LIVE from RECONNECTING counts as one reconnect; the time between is reported.
+
+        Args:
+            status: as of now.
+            text: why, in a few words, without credentials: `nothing listens at cam port 554`.
+        """
+        ...
+
+    def count(self, what: Count, count: int = 1) -> None:
+        """Counts what is no frame of the balance: mended times, pictures that fill a gap."""
+        ...
+
+    def viewers(self, count: int) -> None:
+        """For sinks that others watch: how many do so now."""
+        ...
+
+    def alive(self) -> None:
+        """Says that the node is not hung; for loops of its own that wait or work for long.
+
+        The runtime sees every frame and every wait for one; a node that is silent for longer
+        than its `hang` limit is ended and started again.
+        """
         ...
 
 
@@ -265,6 +293,18 @@ class Sink(Node[P]):
     def process(self, frame: Frame) -> None:
         """Takes one picture; it counts as delivered when this returns, unless `deferred`."""
         raise NotImplementedError
+
+    def idle(self) -> float | None:
+        """Called while no picture is there, also before the first; must be quick.
+
+        A live output shows something in place of what does not come, or looks after its
+        connection.
+
+        Returns:
+            seconds after which it wants to be called again if still no picture has come; None:
+            not before the next picture.
+        """
+        return None
 
     def audio(self, packet: Packet) -> None:
         """Takes one audio packet; called between pictures, in order.

@@ -15,6 +15,7 @@ from streamer.frame import Frame
 from streamer.header import Header, new_header
 from streamer.lease import Lease
 from streamer.nodebase import Node
+from streamer.status import Count, Status
 
 N = TypeVar("N", bound=Node[Any])
 
@@ -29,6 +30,9 @@ class SoloContext:
         sent: headers of the pictures that a deferred sink reported as delivered.
         notes: texts of `note`.
         expected: the last arguments of `expect`.
+        statuses: what `status` was told, in order.
+        counts: what `count` was told, added up.
+        watching: what `viewers` was told, in order.
     """
 
     def __init__(
@@ -56,6 +60,9 @@ class SoloContext:
         self.expected: dict[str, float | None] = {}
         self.repeats = 0
         self.spoils = 0
+        self.statuses: list[tuple[Status, str]] = []
+        self.counts: Counter[Count] = Counter()
+        self.watching: list[int] = []
         self._seq = 0
 
     def allocate(
@@ -113,6 +120,21 @@ class SoloContext:
     def note(self, text: str) -> None:
         """See `streamer.Context.note`."""
         self.notes.append(text)
+
+    def status(self, status: Status, text: str = "") -> None:
+        """See `streamer.Context.status`."""
+        self.statuses.append((status, text))
+
+    def count(self, what: Count, count: int = 1) -> None:
+        """See `streamer.Context.count`."""
+        self.counts[what] += count
+
+    def viewers(self, count: int) -> None:
+        """See `streamer.Context.viewers`."""
+        self.watching.append(count)
+
+    def alive(self) -> None:
+        """See `streamer.Context.alive`."""
 
 
 def solo(node_class: type[N], *, context: SoloContext | None = None, **params: Any) -> N:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from fractions import Fraction
+from typing import Final
 
 from streamer.drops import COUNTED, Drop
 from streamer.errors import NodeError
@@ -15,8 +16,13 @@ from streamer.frame import Frame
 from streamer.graph.plan import NodePlan, Plan
 from streamer.header import Header, new_header
 from streamer.link.outlet import Outlet
+from streamer.masking import mask
 from streamer.runtime.output import CancelledRun, OutputFrame
+from streamer.status import Count, Status
 from streamer.telemetry.board import NodeBoard
+
+_STATUSES: Final = tuple(Status)
+_AWAY: Final = (Status.STALLED, Status.RECONNECTING)
 
 
 class RuntimeContext:
@@ -142,6 +148,32 @@ class RuntimeContext:
     def note(self, text: str) -> None:
         """See `streamer.Context.note`."""
         self._tell("state", node=self.name, state="", text=text[:500])
+
+    def status(self, status: Status, text: str = "") -> None:
+        """See `streamer.Context.status`."""
+        now, cells = time.monotonic_ns(), self._board
+        before = _STATUSES[cells.status.value - 1] if cells.status.value else None
+        if status is not before:
+            if status is Status.LIVE and before in _AWAY:
+                cells.away_ns.add(now - cells.status_ns.value)
+                cells.reconnects.add(before is Status.RECONNECTING)
+            if not (before in _AWAY and status in _AWAY):
+                cells.status_ns.set(now)
+            cells.status.set(_STATUSES.index(status) + 1)
+        self._tell("status", node=self.name, status=str(status), text=mask(text)[:500])
+
+    def count(self, what: Count, count: int = 1) -> None:
+        """See `streamer.Context.count`."""
+        self._board.counts[what].add(count)
+
+    def viewers(self, count: int) -> None:
+        """See `streamer.Context.viewers`."""
+        self._board.viewers.set(count)
+        self._board.viewers_most.set(max(count, self._board.viewers_most.value))
+
+    def alive(self) -> None:
+        """See `streamer.Context.alive`."""
+        self._board.beat_ns.set(time.monotonic_ns())
 
     def __repr__(self) -> str:
         return f"<RuntimeContext of {self.name}>"

@@ -5,6 +5,7 @@ message      direction              meaning
 ===========  =====================  ==========================================================
 hello        worker → supervisor    this worker is up: `worker`, `incarnation`, `pid`
 state        worker → supervisor    `node` is opening, ready, running, finishing or finished; `text`
+status       worker → supervisor    how `node` stands with the outside: `status`, `text`
 expect       worker → supervisor    the source `node` will give `frames` pictures, `seconds` long
 failed       worker → supervisor    `node` cannot go on: `text`, `exit_status`, `retry`
 done         worker → supervisor    all nodes have ended and all frames were given back
@@ -33,6 +34,7 @@ MAX_MESSAGE: Final = 64 * 1024
 _FIELDS: Final[dict[str, dict[str, type]]] = {
     "hello": {"worker": str, "incarnation": int, "pid": int},
     "state": {"node": str, "state": str, "text": str},
+    "status": {"node": str, "status": str, "text": str},
     "expect": {"node": str, "frames": int, "seconds": float},
     "failed": {"node": str, "text": str, "exit_status": int, "retry": bool},
     "done": {},

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from streamer.runtime.context import RuntimeContext
 from streamer.runtime.feed import Feed
 from streamer.runtime.output import OutputFrame
 from streamer.telemetry.board import NodeBoard
+
+_LONGEST_WAIT: Final = 1.0
+"""seconds after which a sink without pictures looks round"""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -298,7 +301,10 @@ def run_sink(loop: Loop, node: Sink[Any]) -> None:
                     first = False
                 _sink(loop, node, arrival)
         if idle:
-            loop.feed.wait(*audio, *([video] if announced and not ended else []))
+            again = node.idle()
+            seconds = _LONGEST_WAIT if again is None else min(max(again, 0.0), _LONGEST_WAIT)
+            keys = [*audio, *([video] if announced and not ended else [])]
+            loop.feed.wait(*keys, seconds=seconds)
     loop.finishing()
     try:
         node.finish()

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from streamer.drops import COUNTED, Drop
 from streamer.errors import SlabError
+from streamer.status import Count
 from streamer.telemetry.histogram import CELLS, Histogram
 
 Cells = npt.NDArray[np.int64]
@@ -38,6 +39,16 @@ _NODE_CELLS: Final = (
     "generation",  # sinks: of the parameters that the latest picture was made with
     "generation_ns",  # sinks: CLOCK_MONOTONIC when the first picture of it was delivered
     "pts_end_ns",  # sources: end of the stream so far, for a restart to continue from
+    "mended",  # sources: times put right
+    "filled",  # sinks: pictures shown in place of ones that did not come
+    "skipped",  # sinks with viewers: pictures that some viewer was too slow for
+    "viewers",  # sinks with viewers: how many watch now
+    "viewers_most",  # and how many did at most
+    "status",  # how the connection to the outside stands: its place in `Status`, from 1; 0: none
+    "status_ns",  # CLOCK_MONOTONIC when that began
+    "reconnects",  # how often it came back
+    "away_ns",  # how long it was away in all, up to the last return
+    "beat_ns",  # CLOCK_MONOTONIC when the node last showed that it is not hung; 0: not watched
 )
 _LINK_CELLS: Final = ("offered", "received")
 
@@ -88,6 +99,14 @@ class NodeBoard:
         self.generation = Cell(cells, next(names))
         self.generation_ns = Cell(cells, next(names))
         self.pts_end_ns = Cell(cells, next(names))
+        self.counts: dict[Count, Cell] = {what: Cell(cells, next(names)) for what in Count}
+        self.viewers = Cell(cells, next(names))
+        self.viewers_most = Cell(cells, next(names))
+        self.status = Cell(cells, next(names))
+        self.status_ns = Cell(cells, next(names))
+        self.reconnects = Cell(cells, next(names))
+        self.away_ns = Cell(cells, next(names))
+        self.beat_ns = Cell(cells, next(names))
         self.dropped: dict[Drop, Cell] = {r: Cell(cells, next(names)) for r in COUNTED}
         start = next(names)
         self.process = Histogram(cells[start : start + CELLS])
