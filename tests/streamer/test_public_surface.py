@@ -15,7 +15,7 @@ import streamer
 ROOT = Path(streamer.__file__).parent
 PUBLIC = {
     # what a node is made of
-    "Source", "Transform", "Join", "Sink", "Node", "Params", "node", "Context",
+    "Source", "Transform", "Join", "Sink", "Node", "Params", "node", "Context", "Count", "Status",
     # what it gets and gives
     "Frame", "Header", "Hop", "Packet", "AudioFormat", "Drop",
     # graphs and runs
