@@ -1,0 +1,29 @@
+"""How long to wait before a lost connection is tried again; a plain function of chance."""
+
+from __future__ import annotations
+
+from typing import Final
+
+FIRST: Final = 0.3
+"""seconds that the first wait stays below"""
+LONGEST: Final = 1.5
+"""seconds that no wait exceeds: what is back is found soon after"""
+_LEAST: Final = 1 / 3
+"""least part of a wait, so that a server that refuses is not asked in a loop"""
+
+
+def delay(attempt: int, *, random: float) -> float:
+    """Seconds to wait before an attempt: a third to the whole of a limit that doubles each time.
+
+    Chance keeps many clients of one server, all lost at the same moment, from coming back at the
+    same moment again and again.
+
+    Args:
+        attempt: 1 for the first one after the loss, 2 for the next, and so on.
+        random: from 0 to below 1, `random.random()` say.
+
+    Returns:
+        0.1 to 0.3 for the first attempt, never more than `LONGEST`.
+    """
+    limit = min(LONGEST, FIRST * 2 ** min(max(attempt - 1, 0), 10))
+    return limit * (_LEAST + (1 - _LEAST) * random)
