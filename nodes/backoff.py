@@ -8,12 +8,12 @@ FIRST: Final = 0.3
 """seconds that the first wait stays below"""
 LONGEST: Final = 1.5
 """seconds that no wait exceeds: what is back is found soon after"""
-_LEAST: Final = 1 / 3
+_LEAST: Final = 0.35
 """least part of a wait, so that a server that refuses is not asked in a loop"""
 
 
 def delay(attempt: int, *, random: float) -> float:
-    """Seconds to wait before an attempt: a third to the whole of a limit that doubles each time.
+    """Seconds to wait before an attempt: between a third and the whole of a doubling limit.
 
     Chance keeps many clients of one server, all lost at the same moment, from coming back at the
     same moment again and again.
@@ -25,5 +25,5 @@ def delay(attempt: int, *, random: float) -> float:
     Returns:
         0.1 to 0.3 for the first attempt, never more than `LONGEST`.
     """
-    limit = min(LONGEST, FIRST * 2 ** min(max(attempt - 1, 0), 10))
+    limit = min(LONGEST, FIRST * float(1 << min(max(attempt - 1, 0), 10)))
     return limit * (_LEAST + (1 - _LEAST) * random)
