@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 import time
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -84,6 +85,15 @@ def wait_for(condition: Callable[[], Any], *, seconds: float = 60.0) -> Any:
             pytest.fail(f"still waiting for {condition} after {seconds:.0f} s")
         time.sleep(0.05)
     return value
+
+
+def free_port(*, kind: Literal["tcp", "udp"] = "tcp") -> int:
+    """A port of the loopback interface that nobody uses."""
+    with socket.socket(
+        socket.AF_INET, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM
+    ) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def frames_of(path: Path) -> list[tuple[Fraction, np.ndarray[Any, Any]]]:
