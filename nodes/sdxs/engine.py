@@ -9,15 +9,16 @@ from __future__ import annotations
 import logging
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nodes.sdxs import blending, seeds
 from nodes.sdxs.names import ModelName
-from nodes.sdxs.noise import slerp
+from nodes.sdxs.noise import Noises
 
 if TYPE_CHECKING:
     from nodes.sdxs.names import Lora
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 Bytes = NDArray[np.uint8]
 
 STRONGEST_HOLD = 2.0
-LARGEST_SEED = 2**32 - 1
 
 
 class SpoiledPictureError(ArithmeticError):
@@ -35,8 +35,8 @@ class SpoiledPictureError(ArithmeticError):
 class OneStep(ABC):
     """A one-step diffusion model, loaded and ready.
 
-    Make one with `OneStep.load`. The settings `prompt`, `conditioning_scale` and `seed` can change
-    between any two pictures. One engine serves one thread at a time.
+    Make one with `OneStep.load`. The settings `prompt`, `conditioning_scale`, `seed`, `seeds` and
+    `blend` can change between any two pictures. One engine serves one thread at a time.
 
     The result depends on the picture and the settings alone: the noise is drawn once from the
     seed, so a still picture stays still.
@@ -50,7 +50,10 @@ class OneStep(ABC):
         self._prompt = ""
         self._scale = 1.0
         self._seed = 0
+        self._seeds: str | None = None
+        self._blend = "linear"
         self._turn = 0.0
+        self._noises = Noises(self._draw)
 
     @staticmethod
     def load(
@@ -92,6 +95,7 @@ class OneStep(ABC):
             ValueError: An argument is unknown or does not fit the others, or the files are not
                 what the model needs.
             ImportError: The backend that was named is not installed.
+            MemoryError: There is too little of it; what was taken is given back.
         """
         name = ModelName.parse(model)
         if name.is_bundle:
@@ -242,11 +246,48 @@ class OneStep(ABC):
             number = operator.index(seed)
         except TypeError:
             raise ValueError(f"seed must be an integer, not {seed!r}") from None
-        if not 0 <= number <= LARGEST_SEED:
-            raise ValueError(f"seed must be from 0 to {LARGEST_SEED}, not {number}")
-        changed, self._seed = number != self._seed, number
-        if changed:
-            self._take_seed()
+        if not 0 <= number <= seeds.LARGEST:
+            raise ValueError(f"seed must be from 0 to {seeds.LARGEST}, not {number}")
+        self._seed = number
+        self._take_noise()
+
+    @property
+    def seeds(self) -> str | None:
+        """Seeds whose noises are mixed, in place of `seed`: `7:0.7 42:0.3`; None for `seed` alone.
+
+        The mixed noise is as strong as each of them, whatever `blend` says.
+
+        Setting it raises ValueError if it is not understood; the old one stays then.
+        """
+        return self._seeds
+
+    @seeds.setter
+    def seeds(self, given: str | None) -> None:
+        if given is not None:
+            seeds.parse(given)
+        self._seeds = given
+        self._take_noise()
+
+    @property
+    def blend(self) -> str:
+        """How the parts of a prompt, and those of `seeds`, are mixed: `linear` or `spherical`.
+
+        Setting it raises ValueError if it is neither.
+        """
+        return self._blend
+
+    @blend.setter
+    def blend(self, blend: str) -> None:
+        blending.check(blend)
+        former, self._blend = self._blend, blend
+        if blend == former:
+            return
+        try:
+            self._take_prompt(self._prompt)
+        except BaseException:
+            self._blend = former
+            raise
+        self._take_noise()
 
     @property
     def turn(self) -> float:
@@ -259,11 +300,11 @@ class OneStep(ABC):
     @turn.setter
     def turn(self, turn: float) -> None:
         number = _number("turn", turn)
-        if not 0 <= number < LARGEST_SEED:
-            raise ValueError(f"turn must be from 0 to {LARGEST_SEED}, not {turn!r}")
+        if not 0 <= number < seeds.LARGEST:
+            raise ValueError(f"turn must be from 0 to {seeds.LARGEST}, not {turn!r}")
         changed, self._turn = number != self._turn, number
         if changed:
-            self._take_seed()
+            self._take_noise()
 
     @property
     def feeds_back_latents(self) -> bool:
@@ -287,12 +328,9 @@ class OneStep(ABC):
         """
         raise ValueError(f"model {self.name} has no latent to mix; mix the picture itself")
 
-    def _drawn(self, draw: Callable[[int], Any]) -> Any:
-        """The noise of `seed` turned by `turn`; `draw` gives the noise of a seed."""
-        whole = int(self._turn)
-        first, share = self._seed + whole, self._turn - whole
-        start = draw(first % (LARGEST_SEED + 1))
-        return slerp(start, draw((first + 1) % (LARGEST_SEED + 1)), share) if share else start
+    def _take_noise(self) -> None:
+        parts = ((self._seed, 1.0),) if self._seeds is None else seeds.parse(self._seeds)
+        self._noises.take(parts, blend=self._blend, turn=self._turn)
 
     def __call__(
         self, image: Bytes, out: Bytes | None = None, *, control: Bytes | None = None
@@ -356,20 +394,20 @@ class OneStep(ABC):
         return (
             f"OneStep({self.name!r}, {self.backend}, {self.dtype}, "
             f"prompt={self.prompt!r}, conditioning_scale={self.conditioning_scale:g}, "
-            f"seed={self.seed})"
+            + (f"seed={self.seed})" if self.seeds is None else f"seeds={self.seeds!r})")
         )
 
     @abstractmethod
     def _take_prompt(self, prompt: str) -> None:
-        """Gets ready for a prompt; raises ValueError, and changes nothing, if it cannot be."""
+        """Gets ready for a prompt as `blend` says; raises ValueError, changing nothing, if not."""
 
     @abstractmethod
     def _take_scale(self, scale: float) -> None:
         """Gets ready for a conditioning scale, checked already."""
 
     @abstractmethod
-    def _take_seed(self) -> None:
-        """Gets ready for `self.seed`."""
+    def _draw(self, seed: int, shape: tuple[int, ...]) -> Any:
+        """The noise of a seed, of variance 1."""
 
     @abstractmethod
     def _prepare(self, batch: int, height: int, width: int) -> None:

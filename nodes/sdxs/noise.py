@@ -1,10 +1,17 @@
-"""Noise between two noises. Embeddings are mixed vector by vector, in `checkpoint.text`."""
+"""The noise that every picture begins with: of a seed, or between those of several."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+
+from nodes.sdxs import blending, seeds
+
+KEPT_SIZES = 4
+"""Sizes whose noise stays in memory; the one unused for longest goes first."""
 
 
 def slerp(start: Any, end: Any, share: float) -> Any:
@@ -24,3 +31,92 @@ def slerp(start: Any, end: Any, share: float) -> Any:
     if np.sin(angle) < 1e-4:
         return start * (1 - share) + end * share
     return (start * np.sin((1 - share) * angle) + end * np.sin(share * angle)) / np.sin(angle)
+
+
+def mix(noises: Sequence[Any], weights: Sequence[float], blend: str) -> Any:
+    """One noise out of several, as strong as each of them: of variance 1 if they are.
+
+    Linear: Σ wᵢ nᵢ / √(Σ wᵢ²), since the variances of independent numbers add up, each times its
+    weight squared. Spherical: Σ cᵢ nᵢ with the c of `blending.spherical_weights` for the angles
+    between the noises; of two it is `slerp`. Drawn independently, noises of many numbers stand at
+    right angles to each other: then the two kinds differ in how fast they go from one to another,
+    not in how strong they are.
+
+    Args:
+        noises: arrays or tensors of one shape and kind, drawn independently.
+        weights: positive, adding up to 1, one for each.
+        blend: `linear` or `spherical`.
+
+    Raises:
+        ValueError: there is no such kind of blend.
+    """
+    blending.check(blend)
+    if len(noises) == 1:
+        return noises[0]
+    if blend == "linear":
+        strength = sum(weight**2 for weight in weights) ** 0.5
+        factors = [weight / strength for weight in weights]
+    else:
+        products = np.array([[float((a * b).sum()) for b in noises] for a in noises])
+        norms = np.sqrt(np.diag(products))
+        factors = blending.spherical_weights(products / np.outer(norms, norms), weights).tolist()
+    mixed = noises[0] * factors[0]
+    for noise, factor in zip(noises[1:], factors[1:], strict=True):
+        mixed = mixed + noise * factor
+    return mixed
+
+
+class Noises:
+    """Noise by shape, drawn once and kept until a setting changes.
+
+    Args:
+        draw: gives the noise of a seed in a shape.
+    """
+
+    def __init__(self, draw: Callable[[int, tuple[int, ...]], Any]) -> None:
+        self._draw = draw
+        self._parts: tuple[tuple[int, float], ...] = ((0, 1.0),)
+        self._blend = "linear"
+        self._turn = 0.0
+        self._ends: OrderedDict[tuple[tuple[int, ...], int], Any] = OrderedDict()
+        self._now: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+
+    def take(self, parts: tuple[tuple[int, float], ...], *, blend: str, turn: float) -> None:
+        """Another noise from now on.
+
+        Args:
+            parts: seeds and their weights, which add up to 1.
+            blend: how several are mixed, `linear` or `spherical`.
+            turn: how far each seed's noise has gone to that of the seed after it: 0.5 is halfway,
+                1 is there.
+        """
+        if (parts, blend) != (self._parts, self._blend):
+            self._ends.clear()
+        self._parts, self._blend, self._turn = parts, blend, turn
+        self._now.clear()
+
+    def of(self, shape: tuple[int, ...]) -> Any:
+        """The noise in a shape."""
+        if shape not in self._now:
+            whole = int(self._turn)
+            noise = self._end(shape, whole)
+            if share := self._turn - whole:
+                noise = slerp(noise, self._end(shape, whole + 1), share)
+            self._now[shape] = noise
+            while len(self._now) > KEPT_SIZES:
+                self._now.popitem(last=False)
+        self._now.move_to_end(shape)
+        return self._now[shape]
+
+    def _end(self, shape: tuple[int, ...], turn: int) -> Any:
+        """The noise where all seeds are so many further; kept while the noise turns towards it."""
+        key = (shape, turn)
+        if key not in self._ends:
+            drawn = [
+                self._draw((seed + turn) % (seeds.LARGEST + 1), shape) for seed, _ in self._parts
+            ]
+            self._ends[key] = mix(drawn, [weight for _, weight in self._parts], self._blend)
+            while len(self._ends) > 2 * KEPT_SIZES:
+                self._ends.popitem(last=False)
+        self._ends.move_to_end(key)
+        return self._ends[key]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nodes.sdxs import vocabulary
+from nodes.sdxs import blending, vocabulary
 from nodes.sdxs.backends import Backend, choose
 from nodes.sdxs.bundle import Bundle
 from nodes.sdxs.engine import STRONGEST_HOLD, Bytes, OneStep
@@ -24,7 +24,6 @@ class SmallOneStep(OneStep):
         self._bundle = bundle
         self._backend = backend
         self._table = read_tokens(bundle)
-        self._noises: dict[tuple[int, int, int], Floats] = {}
         self.prompt = bundle.styles[0]
         self.conditioning_scale = 1.0
 
@@ -81,17 +80,16 @@ class SmallOneStep(OneStep):
 
     def _take_prompt(self, prompt: str) -> None:
         weights = vocabulary.parse(prompt, known=self.prompts, model=self.name)
-        tokens = np.zeros(self._table.shape[1:], np.float32)
-        for style, weight in weights.items():
-            tokens += np.float32(weight) * self._table[self.prompts.index(style)]
-        self._tokens = tokens[None]
+        found = np.stack([self._table[self.prompts.index(style)] for style in weights])
+        shares = blending.factors(found, list(weights.values()), self._blend)
+        self._tokens = (shares[..., None] * found).sum(0, keepdims=True).astype(np.float32)
 
     def _take_scale(self, scale: float) -> None:
         # What the source does not hold, the U-Net's step changes.
         self._strength = np.full((1, 1, 1, 1), STRONGEST_HOLD - scale, np.float32)
 
-    def _take_seed(self) -> None:
-        self._noises.clear()
+    def _draw(self, seed: int, shape: tuple[int, ...]) -> Floats:
+        return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
     def _prepare(self, batch: int, height: int, width: int) -> None:
         self._backend.prepare((batch, height, width))
@@ -111,18 +109,9 @@ class SmallOneStep(OneStep):
         )
 
     def _noise(self, batch: int, height: int, width: int) -> Floats:
-        shape = (batch, height, width)
-        if shape not in self._noises:
-            if len(self._noises) >= 4:
-                self._noises.clear()
-            shrink = self._bundle.shrink
-            size = (1, self._bundle.noise_channels, height // shrink, width // shrink)
-
-            def draw(seed: int) -> Floats:
-                return np.random.default_rng(seed).standard_normal(size, np.float32)
-
-            self._noises[shape] = _repeat(self._drawn(draw).astype(np.float32), batch)
-        return self._noises[shape]
+        shrink = self._bundle.shrink
+        shape = (1, self._bundle.noise_channels, height // shrink, width // shrink)
+        return _repeat(np.asarray(self._noises.of(shape), np.float32), batch)
 
 
 def _repeat(array: Floats, count: int) -> Floats:

@@ -90,7 +90,10 @@ class Steady:
         if self._result is not None and self._result.shape != image.shape:
             self.forget()
         engine = self.engine
-        settings = (engine.name, engine.prompt, engine.conditioning_scale, engine.seed)
+        settings = (
+            *(engine.name, engine.prompt, engine.conditioning_scale),
+            *(engine.seed, engine.seeds, engine.blend),
+        )
         changed, self._settings = settings != self._settings, settings
         look = image[::LOOK_EVERY, ::LOOK_EVERY].astype(np.int16) if self.similar else None
         if look is not None and not changed and self._hardly_differs(look):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from nodes.sdxs.checkpoint import lora as adapters
 from nodes.sdxs.checkpoint import parts, text
-from nodes.sdxs.checkpoint.memory import available_bytes
+from nodes.sdxs.checkpoint.memory import Budget, available_bytes, in_words
 from nodes.sdxs.checkpoint.network import Condition, Network
 from nodes.sdxs.checkpoint.text import Embedding, Encoders, Prompts
 from nodes.sdxs.engine import Bytes, OneStep, SpoiledPictureError
@@ -22,7 +21,7 @@ from nodes.sdxs.names import Lora, ModelName
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 KEPT_SIZES = 4
-"""Sizes whose noise and time embeddings stay in memory."""
+"""Sizes whose conditions stay in memory."""
 
 
 class CheckpointOneStep(OneStep):
@@ -32,7 +31,7 @@ class CheckpointOneStep(OneStep):
 
     - `network` is the U-Net, the ControlNets and the decoder, and `latents` and `decode` are the
       two halves of a picture on torch tensors, for whoever wants to change the latent in between.
-    - `blend` says how a prompt of several texts is mixed.
+    - `embedding` is what the prompt comes to.
     """
 
     def __init__(self, name: str, network: Network, prompts: Prompts, *, native_size: int) -> None:
@@ -41,10 +40,8 @@ class CheckpointOneStep(OneStep):
         self.network = network
         self._prompts = prompts
         self._native = native_size
-        self._noises: OrderedDict[tuple[int, int], Tensor] = OrderedDict()
         self._conditions: OrderedDict[tuple[int, int], Condition] = OrderedDict()
         self._warned: set[tuple[int, int]] = set()
-        self._blend = "linear"
         self.prompt = ""
 
     @classmethod
@@ -66,23 +63,30 @@ class CheckpointOneStep(OneStep):
         place, arithmetic = _checked(device, dtype, backend, threads, text_encoder)
         if threads is not None and place.type == "cpu":
             torch.set_num_threads(threads)
-        found = parts.load(name, vae=vae)
-        controls = [
-            parts.load_control(ModelName.parse_part(one, "control"), unet=found.unet)
-            for one in _listed(control)
-        ]
-        merges = [adapters.read(Lora.of(one)) for one in lora]
-        for merge in merges:
-            merge.into_unet(found.unet)
-        network = Network(
-            found.unet, found.vae, controls, step=found.step, device=place, dtype=arithmetic
-        )
+        budget = Budget(place, arithmetic, what=f"model {name}")
+        with in_words(f"memory ran out while model {name} was loaded"):
+            found = parts.load(name, vae=vae, budget=budget)
+            controls = [
+                parts.load_control(
+                    ModelName.parse_part(one, "control"), unet=found.unet, budget=budget
+                )
+                for one in _listed(control)
+            ]
+            merges = [adapters.read(Lora.of(one)) for one in lora]
+            for merge in merges:
+                merge.into_unet(found.unet)
+            network = Network(
+                found.unet, found.vae, controls, step=found.step, device=place, dtype=arithmetic
+            )
 
         def load_text() -> Encoders:
-            encoders = text.load_encoders(found.name, found.source)
-            for merge in merges:
-                merge.into_text([encoder for _, encoder in encoders.pairs])
-            return encoders.to(place, arithmetic)
+            # The networks have their weights by now, at each time.
+            left = Budget(place, arithmetic, what=f"model {name}")
+            with in_words(f"memory ran out while the text encoder of model {name} was loaded"):
+                encoders = text.load_encoders(found.name, found.source, budget=left)
+                for merge in merges:
+                    merge.into_text([encoder for _, encoder in encoders.pairs])
+                return encoders.to(place, arithmetic)
 
         first = load_text() if text_encoder == "auto" else None
         release = text_encoder == "release" or (
@@ -141,20 +145,6 @@ class CheckpointOneStep(OneStep):
         return len(self.network.controls)
 
     @property
-    def blend(self) -> str:
-        """How the texts of a prompt are mixed: `linear` or `spherical`.
-
-        Setting it raises ValueError if it is neither.
-        """
-        return self._blend
-
-    @blend.setter
-    def blend(self, blend: str) -> None:
-        self._embedding = self._prompts.embed(self.prompt, blend=blend)
-        self._conditions.clear()
-        self._blend = blend
-
-    @property
     def embedding(self) -> Embedding:
         """What the prompt comes to; setting it goes past the prompt."""
         return self._embedding
@@ -186,18 +176,10 @@ class CheckpointOneStep(OneStep):
         It is drawn on the CPU, as diffusers does with a generator of the CPU, so that a seed means
         the same everywhere; and always in float32, where diffusers draws in the model's own type.
         """
-        key = (height // self.network.shrink, width // self.network.shrink)
-        if key not in self._noises:
-            size = (1, self.network.latent_channels, *key)
-
-            def draw(seed: int) -> Tensor:
-                return torch.randn(size, generator=torch.Generator().manual_seed(seed))
-
-            self._noises[key] = self._drawn(draw).to(self.network.device)
-            while len(self._noises) > KEPT_SIZES:
-                self._noises.popitem(last=False)
-        self._noises.move_to_end(key)
-        return self._noises[key]
+        shrink = self.network.shrink
+        shape = (1, self.network.latent_channels, height // shrink, width // shrink)
+        found: Tensor = self._noises.of(shape)
+        return found
 
     @torch.inference_mode()
     def condition(self, width: int, height: int) -> Condition:
@@ -306,8 +288,9 @@ class CheckpointOneStep(OneStep):
     def _take_scale(self, scale: float) -> None:
         pass
 
-    def _take_seed(self) -> None:
-        self._noises.clear()
+    def _draw(self, seed: int, shape: tuple[int, ...]) -> Tensor:
+        drawn = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+        return drawn.to(self.network.device)
 
     def _prepare(self, batch: int, height: int, width: int) -> None:
         self.noise(width, height)
@@ -321,7 +304,7 @@ class CheckpointOneStep(OneStep):
         """See `OneStep.paint_after`."""
         _, height, width = self._checked(image)
         guide = torch.from_numpy(image.copy())[None] if self.controls else None
-        with _memory_in_words(width, height):
+        with in_words(f"no memory for pictures of {width}x{height}"):
             latents = self.latents(width, height, control=guide)
             if past is not None and past.shape == latents.shape:
                 latents = torch.lerp(latents, past, share)
@@ -351,7 +334,7 @@ class CheckpointOneStep(OneStep):
             )
         guide = image if control is None else control
         tensor = torch.from_numpy(guide) if self.controls else None
-        with _memory_in_words(width, height):
+        with in_words(f"no memory for pictures of {width}x{height}"):
             latents = self.latents(width, height, control=tensor, count=batch)
             self._deliver(latents, torch.from_numpy(out))
 
@@ -403,17 +386,6 @@ def _checked(
     if dtype == "auto":
         return place, torch.float16 if place.type == "cuda" else torch.float32
     return place, DTYPES[dtype]
-
-
-@contextmanager
-def _memory_in_words(width: int, height: int) -> Iterator[None]:
-    """Turns torch's two ways of running out of memory into Python's."""
-    try:
-        yield
-    except RuntimeError as error:  # torch.OutOfMemoryError is one
-        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
-            raise
-        raise MemoryError(f"no memory for pictures of {width}x{height}") from error
 
 
 def _listed(control: str | Path | Sequence[str | Path] | None) -> list[str | Path]:

@@ -24,6 +24,7 @@ from nodes.sdxs.checkpoint.files import (
     weight_files,
 )
 from nodes.sdxs.checkpoint.layouts import LAYOUTS, control_for
+from nodes.sdxs.checkpoint.memory import Budget
 from nodes.sdxs.checkpoint.schedule import Step, step
 from nodes.sdxs.checkpoint.source import Source
 from nodes.sdxs.names import ModelName
@@ -52,22 +53,25 @@ class Parts:
     scheduler: tuple[str, Mapping[str, Any]]
 
 
-def load(name: ModelName, *, vae: str) -> Parts:
+def load(name: ModelName, *, vae: str, budget: Budget | None = None) -> Parts:
     """Loads everything but the text encoders, which `text` loads when a prompt needs them.
 
     Args:
         name: Of a folder, a repository or `random`.
         vae: `"tiny"` or `"large"`.
+        budget: Of memory; without one, nobody asks whether there is enough.
 
     Raises:
         MissingFilesError: Files are not on this machine.
         ValueError: Files are there, but not what this engine can run.
+        MemoryError: The budget does not allow it.
     """
     if vae not in VAES:
         raise ValueError(f"unknown vae {vae!r}; known are tiny and large")
     if name.kind == "random":
         layout = LAYOUTS[name.id]
         unet = build("UNet2DConditionModel", layout.unet)
+        _take(budget, unet)
         weights.fill_random(unet, name="unet")
         kind, config = (
             ("AutoencoderTiny", layout.vae)
@@ -75,6 +79,7 @@ def load(name: ModelName, *, vae: str) -> Parts:
             else ("AutoencoderKL", layout.vae_large)
         )
         decoder = build(kind, config)
+        _take(budget, decoder)
         weights.fill_random(decoder, name=f"vae_{vae}")
         if vae == "tiny":
             # The decoder gives 0..1: its pictures lie around the middle grey.
@@ -88,9 +93,13 @@ def load(name: ModelName, *, vae: str) -> Parts:
     _check_index(source, index)
     folder = _vae_folder(source, index, vae)
     source.need_all(required(index, vae_folder=folder))
-    unet = _load(source, "unet", "UNet2DConditionModel")
+    unet = _load(source, "unet", "UNet2DConditionModel", budget)
     decoder = _load(
-        source, folder, "AutoencoderTiny" if vae == "tiny" else "AutoencoderKL", rename=_renamed_vae
+        source,
+        folder,
+        "AutoencoderTiny" if vae == "tiny" else "AutoencoderKL",
+        budget,
+        rename=_renamed_vae,
     )
     kind, values = _scheduler(source, index)
     try:
@@ -100,20 +109,22 @@ def load(name: ModelName, *, vae: str) -> Parts:
     return Parts(name, source, unet, decoder, found, (kind, values))
 
 
-def load_control(name: ModelName, *, unet: Any) -> Any:
+def load_control(name: ModelName, *, unet: Any, budget: Budget | None = None) -> Any:
     """Loads a ControlNet for a U-Net.
 
     Raises:
         MissingFilesError: Files are not on this machine.
         ValueError: It does not fit the U-Net.
+        MemoryError: The budget does not allow it.
     """
     if name.kind == "random":
         control = build("ControlNetModel", control_for(unet.config))
+        _take(budget, control)
         weights.fill_random(control, name="control")
         return control
     source = Source(name)
     source.need_all([("config.json",), weight_files("", DIFFUSERS_FILE)])
-    return _load(source, "", "ControlNetModel")
+    return _load(source, "", "ControlNetModel", budget)
 
 
 def build(kind: str, config: Mapping[str, Any]) -> Any:
@@ -177,7 +188,9 @@ def _scheduler(source: Source, index: Mapping[str, Any]) -> tuple[str, Mapping[s
     return component_class(index, "scheduler") or str(config.get("_class_name")), config
 
 
-def _load(source: Source, folder: str, kind: str, rename: Any = str) -> Any:
+def _load(
+    source: Source, folder: str, kind: str, budget: Budget | None, *, rename: Any = str
+) -> Any:
     start = f"{folder}/" if folder else ""
     config = source.read(f"{start}config.json")
     if config.get("_class_name", kind) != kind:
@@ -185,10 +198,23 @@ def _load(source: Source, folder: str, kind: str, rename: Any = str) -> Any:
             f"{source}: {start}config.json describes a {config['_class_name']}, not a {kind}"
         )
     module = build(kind, config)
+    _take(budget, module)
     path = source.need(*weight_files(folder, DIFFUSERS_FILE))
     weights.fill(module, weights.read(path), what=str(path), rename=partial(rename))
     return module
 
+
+def _take(budget: Budget | None, module: Any) -> None:
+    if budget is not None:
+        budget.take(module, _PLAIN[type(module).__name__])
+
+
+_PLAIN = {
+    "UNet2DConditionModel": "U-Net",
+    "ControlNetModel": "ControlNet",
+    "AutoencoderTiny": "decoder",
+    "AutoencoderKL": "decoder",
+}
 
 # Autoencoders that were saved by early versions name their one attention otherwise.
 _EARLY = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}

@@ -14,13 +14,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from nodes.sdxs import texts
+from nodes.sdxs import blending, texts
 from nodes.sdxs.checkpoint import weights
 from nodes.sdxs.checkpoint.files import component_class, text_suffixes, weight_files
 from nodes.sdxs.checkpoint.layouts import LAYOUTS, Config
+from nodes.sdxs.checkpoint.memory import Budget
 from nodes.sdxs.checkpoint.source import Source
 from nodes.sdxs.names import ModelName
 
@@ -28,7 +30,6 @@ KEPT = 64
 """Embeddings of texts that stay in memory; the one unused for longest goes first."""
 
 LENGTH = 77
-BLENDS = ("linear", "spherical")
 
 
 @dataclass(frozen=True)
@@ -113,13 +114,12 @@ class Prompts:
 
         Args:
             prompt: As `nodes.sdxs.texts` reads it.
-            blend: How several are mixed: `linear`, or `spherical` along the arc between them.
+            blend: How several are mixed: `linear`, or `spherical` along the arcs between them.
 
         Raises:
             ValueError: The prompt or the kind of blend is not understood.
         """
-        if blend not in BLENDS:
-            raise ValueError(f"unknown blend {blend!r}; known are linear and spherical")
+        blending.check(blend)
         parsed = texts.parse(prompt)
         with self._lock:
             found = [(self._one(text), weight) for text, weight in parsed]
@@ -151,71 +151,53 @@ class Prompts:
 
 
 def mix(parts: Sequence[tuple[Embedding, float]], *, blend: str) -> Embedding:
-    """One embedding out of several.
+    """One embedding out of several, each vector mixed by itself; see `blending.factors`.
 
     Args:
-        parts: Embeddings and weights, which add up to 1.
+        parts: Embeddings and weights, which are positive and add up to 1.
         blend: `linear` or `spherical`.
     """
-    embedding, total = parts[0]
-    for other, weight in parts[1:]:
-        total += weight
-        share = weight / total
-        pooled = (
-            None
-            if embedding.pooled is None or other.pooled is None
-            else _between(embedding.pooled, other.pooled, share, blend)
-        )
-        embedding = Embedding(_between(embedding.tokens, other.tokens, share, blend), pooled)
-    return embedding
+    if len(parts) == 1:
+        return parts[0][0]
+    weights = [weight for _, weight in parts]
+    pooled = [embedding.pooled for embedding, _ in parts if embedding.pooled is not None]
+    return Embedding(
+        _mixed([embedding.tokens for embedding, _ in parts], weights, blend),
+        _mixed(pooled, weights, blend) if len(pooled) == len(parts) else None,
+    )
 
 
-def _between(one: Tensor, other: Tensor, share: float, blend: str) -> Tensor:
-    if blend == "linear":
-        return torch.lerp(one, other, share)
-    return slerp(one, other, share)
+def _mixed(vectors: Sequence[Tensor], weights: Sequence[float], blend: str) -> Tensor:
+    stack = torch.stack([one.float() for one in vectors])
+    shares = torch.from_numpy(np.array(blending.factors(stack.cpu().numpy(), weights, blend)))
+    mixed = (shares.to(stack)[..., None] * stack).sum(0)
+    return mixed.to(vectors[0].dtype)
 
 
-def slerp(one: Tensor, other: Tensor, share: float) -> Tensor:
-    """The way from one vector to another along the arc between them, along the last dimension.
-
-    Directions go along the great circle and lengths linearly; where the directions are nearly the
-    same or opposite, the straight line is taken. Shoemake, "Animating Rotation with Quaternion
-    Curves" (1985).
-
-    Args:
-        one: float, where share is 0.
-        other: float of the same shape, where share is 1.
-        share: 0 to 1.
-    """
-    a, b = one.float(), other.float()
-    long_a, long_b = a.norm(dim=-1, keepdim=True), b.norm(dim=-1, keepdim=True)
-    cosine = ((a / long_a) * (b / long_b)).sum(-1, keepdim=True).clamp(-1, 1)
-    angle = torch.acos(cosine)
-    sine = torch.sin(angle)
-    way = (
-        torch.sin((1 - share) * angle) / sine * (a / long_a)
-        + torch.sin(share * angle) / sine * (b / long_b)
-    ) * torch.lerp(long_a, long_b, share)
-    return torch.where(sine > 1e-4, way, torch.lerp(a, b, share)).to(one.dtype)
-
-
-def load_encoders(name: ModelName, source: Source | None) -> Encoders:
+def load_encoders(
+    name: ModelName, source: Source | None, *, budget: Budget | None = None
+) -> Encoders:
     """Loads tokenizers and encoders on the CPU, in float32 or as the files have them.
 
+    Args:
+        name: Of the model.
+        source: Of its files; None where the weights are random.
+        budget: Of memory; without one, nobody asks whether there is enough.
+
     Raises:
+        MemoryError: The budget does not allow it.
         MissingFilesError: Files are not on this machine.
         ValueError: They do not fit.
     """
     if source is None:
         return Encoders(
             [
-                (_byte_tokenizer(config), _random(kind, config, f"text_encoder_{number}"))
+                (_byte_tokenizer(config), _random(kind, config, f"text_encoder_{number}", budget))
                 for number, (kind, config) in enumerate(LAYOUTS[name.id].text_encoders)
             ]
         )
     index = source.read("model_index.json")
-    return Encoders([_pair(source, index, suffix) for suffix in text_suffixes(index)])
+    return Encoders([_pair(source, index, suffix, budget) for suffix in text_suffixes(index)])
 
 
 def build(kind: str, config: Config) -> Any:
@@ -232,11 +214,13 @@ def build(kind: str, config: Config) -> Any:
 _HOUSEKEEPING = {"architectures", "dtype", "model_type", "torch_dtype", "transformers_version"}
 
 
-def _pair(source: Source, index: Config, suffix: str) -> tuple[Any, Any]:
+def _pair(source: Source, index: Config, suffix: str, budget: Budget | None) -> tuple[Any, Any]:
     from transformers import CLIPTokenizer
 
     folder = f"text_encoder{suffix}"
     encoder = build(component_class(index, folder) or "", source.read(f"{folder}/config.json"))
+    if budget is not None:
+        budget.take(encoder, "text encoder")
     path = source.need(*weight_files(folder, "model"))
     # The prefix came and went between versions of transformers; very early ones saved positions.
     prefixed = next(iter(encoder.state_dict())).startswith("text_model.")
@@ -252,8 +236,10 @@ def _pair(source: Source, index: Config, suffix: str) -> tuple[Any, Any]:
     return CLIPTokenizer.from_pretrained(tokenizer_folder, local_files_only=True), encoder
 
 
-def _random(kind: str, config: Config, name: str) -> Any:
+def _random(kind: str, config: Config, name: str, budget: Budget | None) -> Any:
     encoder = build(kind, config)
+    if budget is not None:
+        budget.take(encoder, "text encoder")
     weights.fill_random(encoder, name=name)
     return encoder
 

@@ -18,7 +18,6 @@ from nodes.sdxs.checkpoint.text import (
     Prompts,
     mix,
     short_of_memory,
-    slerp,
 )
 
 Write = Callable[..., Path]
@@ -72,18 +71,6 @@ def test_weights_of_any_prompt_add_up_to_one(prompt: str) -> None:
     assert all(weight > 0 for _, weight in parsed)
 
 
-def test_slerp_goes_along_the_arc() -> None:
-    one, other = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 4.0]])
-    half = slerp(one, other, 0.5)
-    # Half of a right angle, and half way between the lengths.
-    assert torch.allclose(half, torch.tensor([[1.0, 1.0]]) * 3 / math.sqrt(2))
-    assert torch.allclose(slerp(one, other, 0.0), one)
-    assert torch.allclose(slerp(one, other, 1.0), other, atol=1e-6)
-    assert torch.allclose(slerp(one, one * 2, 0.5), one * 1.5)
-    # Opposite directions have no one arc: the straight line is finite.
-    assert torch.isfinite(slerp(one, -one, 0.5)).all()
-
-
 def embedding(*values: float) -> Embedding:
     row = torch.tensor(values, dtype=torch.float32)
     return Embedding(row[None, None], row[None])
@@ -95,6 +82,29 @@ def test_linear_blends_are_weighted_means() -> None:
     assert torch.allclose(mixed.tokens, torch.tensor([[[2.2, 2.3]]]))
     assert mixed.pooled is not None
     assert torch.allclose(mixed.pooled, torch.tensor([[2.2, 2.3]]))
+
+
+def test_spherical_blends_go_along_the_arc_and_lengths_linearly() -> None:
+    one, other = embedding(2, 0), embedding(0, 4)
+    half = mix([(one, 0.5), (other, 0.5)], blend="spherical")
+    expected = torch.tensor([[1.0, 1.0]]) * 3 / math.sqrt(2)
+    assert torch.allclose(half.tokens[0], expected, atol=1e-6)
+    assert half.pooled is not None
+    assert torch.allclose(half.pooled, expected, atol=1e-6)
+    assert mix([(one, 1.0)], blend="spherical") is one
+    with pytest.raises(ValueError, match="unknown blend 'cubic'"):
+        mix([(one, 0.5), (other, 0.5)], blend="cubic")
+
+
+@pytest.mark.parametrize("blend", ["linear", "spherical"])
+def test_the_order_of_a_blend_does_not_matter(blend: str) -> None:
+    engine = OneStep.load("random:tiny")
+    assert isinstance(engine, CheckpointOneStep)
+    engine.blend = blend
+    engine.prompt = "a castle:0.5 | a forest:0.2 | a lake:0.3"
+    forward = engine.embedding.tokens
+    engine.prompt = "a lake:0.3 | a castle:0.5 | a forest:0.2"
+    assert torch.allclose(engine.embedding.tokens, forward, atol=1e-5)
 
 
 class Counted:
