@@ -48,7 +48,12 @@ class Sound(Protocol):
 
 
 def add_sound(
-    output: OutputContainer, first: Packet, container: Container, *, log: logging.Logger
+    output: OutputContainer,
+    first: Packet,
+    container: Container,
+    *,
+    log: logging.Logger,
+    most_channels: int | None = None,
 ) -> Sound | None:
     """Adds a stream of sound to an output whose header is not written yet.
 
@@ -57,6 +62,7 @@ def add_sound(
         first: first packet of the sound, with its format; AAC in ADTS frames shows only there.
         container: what the output can hold.
         log: for what a listener should know.
+        most_channels: sound of more channels is mixed down to stereo; None for any number.
 
     Returns:
         None if this sound cannot be decoded here and is left out.
@@ -71,7 +77,9 @@ def add_sound(
         described = strip_adts(first.data)
         extradata = described.config if described is not None else b""
     describable = bool(extradata) or codec not in ("aac", "vorbis", "flac", "opus", "alac")
-    if codec in container.copies and describable and _encoder_of(codec) is not None:
+    channels = av.AudioLayout(layout_name(audio.layout)).nb_channels
+    fits = most_channels is None or channels <= most_channels
+    if codec in container.copies and describable and fits and _encoder_of(codec) is not None:
         return _Copied(output, codec, audio, extradata)
     try:
         decoder = _decoder(codec, audio)
@@ -80,7 +88,10 @@ def add_sound(
         return None
     assert container.sound is not None
     log.info("the sound (%s) is encoded anew as %s", codec, container.sound.removeprefix("lib"))
-    return _Encoded(output, decoder, container.sound, audio, log)
+    layout = layout_name(audio.layout)
+    if not fits or layout not in _ENCODED_LAYOUTS:
+        layout = "stereo"
+    return _Encoded(output, decoder, container.sound, audio, layout, log)
 
 
 def _canonical(name: str) -> str:
@@ -170,6 +181,7 @@ class _Encoded:
         decoder: AudioCodecContext,
         encoder: str,
         audio: AudioFormat,
+        layout: str,
         log: logging.Logger,
     ) -> None:
         self._decoder = decoder
@@ -177,9 +189,6 @@ class _Encoded:
         rate = 48000
         if encoder == "aac" and audio.sample_rate in _AAC_RATES:
             rate = audio.sample_rate
-        layout = layout_name(audio.layout)
-        if layout not in _ENCODED_LAYOUTS:
-            layout = "stereo"
         self._stream = cast("AudioStream", output.add_stream(encoder, rate=rate))
         self._encoder = self._stream.codec_context
         self._encoder.layout = layout
