@@ -53,7 +53,7 @@ class OneStep(ABC):
         self._seeds: str | None = None
         self._blend = "linear"
         self._turn = 0.0
-        self._noises = Noises(self._draw)
+        self._noises = Noises()
 
     @staticmethod
     def load(

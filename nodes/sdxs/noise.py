@@ -66,15 +66,14 @@ def mix(noises: Sequence[Any], weights: Sequence[float], blend: str) -> Any:
     return mixed
 
 
+Draw = Callable[[int, tuple[int, ...]], Any]
+"""Gives the noise of a seed in a shape."""
+
+
 class Noises:
-    """Noise by shape, drawn once and kept until a setting changes.
+    """Noise by shape, drawn once and kept until a setting changes."""
 
-    Args:
-        draw: gives the noise of a seed in a shape.
-    """
-
-    def __init__(self, draw: Callable[[int, tuple[int, ...]], Any]) -> None:
-        self._draw = draw
+    def __init__(self) -> None:
         self._parts: tuple[tuple[int, float], ...] = ((0, 1.0),)
         self._blend = "linear"
         self._turn = 0.0
@@ -95,26 +94,24 @@ class Noises:
         self._parts, self._blend, self._turn = parts, blend, turn
         self._now.clear()
 
-    def of(self, shape: tuple[int, ...]) -> Any:
-        """The noise in a shape."""
+    def of(self, shape: tuple[int, ...], draw: Draw) -> Any:
+        """The noise in a shape, by `draw` if it is not there yet."""
         if shape not in self._now:
             whole = int(self._turn)
-            noise = self._end(shape, whole)
+            noise = self._end(shape, whole, draw)
             if share := self._turn - whole:
-                noise = slerp(noise, self._end(shape, whole + 1), share)
+                noise = slerp(noise, self._end(shape, whole + 1, draw), share)
             self._now[shape] = noise
             while len(self._now) > KEPT_SIZES:
                 self._now.popitem(last=False)
         self._now.move_to_end(shape)
         return self._now[shape]
 
-    def _end(self, shape: tuple[int, ...], turn: int) -> Any:
+    def _end(self, shape: tuple[int, ...], turn: int, draw: Draw) -> Any:
         """The noise where all seeds are so many further; kept while the noise turns towards it."""
         key = (shape, turn)
         if key not in self._ends:
-            drawn = [
-                self._draw((seed + turn) % (seeds.LARGEST + 1), shape) for seed, _ in self._parts
-            ]
+            drawn = [draw((seed + turn) % (seeds.LARGEST + 1), shape) for seed, _ in self._parts]
             self._ends[key] = mix(drawn, [weight for _, weight in self._parts], self._blend)
             while len(self._ends) > 2 * KEPT_SIZES:
                 self._ends.popitem(last=False)

@@ -111,7 +111,7 @@ class SmallOneStep(OneStep):
     def _noise(self, batch: int, height: int, width: int) -> Floats:
         shrink = self._bundle.shrink
         shape = (1, self._bundle.noise_channels, height // shrink, width // shrink)
-        return _repeat(np.asarray(self._noises.of(shape), np.float32), batch)
+        return _repeat(np.asarray(self._noises.of(shape, self._draw), np.float32), batch)
 
 
 def _repeat(array: Floats, count: int) -> Floats:

@@ -72,6 +72,11 @@ class Steady:
         """Begins anew: the next picture owes nothing to those before it."""
         self._source = self._before = self._result = self._latents = None
 
+    def take(self, engine: OneStep) -> None:
+        """Goes on with another engine, which owes nothing to the former, at the full size."""
+        self.engine, self.halvings = engine, 0
+        self.forget()
+
     def __call__(self, image: Bytes, out: Bytes) -> Outcome:
         """Paints the next picture, or shows the last good result again.
 

@@ -178,7 +178,7 @@ class CheckpointOneStep(OneStep):
         """
         shrink = self.network.shrink
         shape = (1, self.network.latent_channels, height // shrink, width // shrink)
-        found: Tensor = self._noises.of(shape)
+        found: Tensor = self._noises.of(shape, self._draw)
         return found
 
     @torch.inference_mode()

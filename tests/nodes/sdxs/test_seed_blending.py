@@ -110,11 +110,11 @@ def test_at_a_right_angle_linear_and_spherical_differ_by_the_way_only() -> None:
 
 @pytest.mark.parametrize("blend", ["linear", "spherical"])
 def test_a_weight_of_one_is_the_seed_itself(blend: str) -> None:
-    noises = Noises(lambda seed, shape: gaussian(seed, shape))
+    noises = Noises()
     shape = (1, 4, 8, 8)
     for text, seed in (("7:1 42:0", 7), ("7:0 42:1", 42), ("42", 42)):
         noises.take(seeds.parse(text), blend=blend, turn=0.0)
-        assert np.array_equal(noises.of(shape), gaussian(seed, shape))
+        assert np.array_equal(noises.of(shape, gaussian), gaussian(seed, shape))
 
 
 def test_noise_is_drawn_once_for_a_size_until_the_seeds_change() -> None:
@@ -124,25 +124,25 @@ def test_noise_is_drawn_once_for_a_size_until_the_seeds_change() -> None:
         drawn.append(seed)
         return gaussian(seed, shape)
 
-    noises, shape = Noises(draw), (1, 4, 8, 8)
+    noises, shape = Noises(), (1, 4, 8, 8)
     noises.take(((7, 0.5), (42, 0.5)), blend="linear", turn=0.0)
-    first = noises.of(shape)
-    assert noises.of(shape) is first
+    first = noises.of(shape, draw)
+    assert noises.of(shape, draw) is first
     assert drawn == [7, 42]
     for step in range(1, 8):  # while it turns to the next seeds, these are drawn once
         noises.take(((7, 0.5), (42, 0.5)), blend="linear", turn=step / 8)
-        assert float(noises.of(shape).var()) == pytest.approx(1.0, abs=0.25)
+        assert float(noises.of(shape, draw).var()) == pytest.approx(1.0, abs=0.25)
     assert drawn == [7, 42, 8, 43]
     noises.take(((7, 0.5), (42, 0.5)), blend="linear", turn=1.0)
     assert np.array_equal(
-        noises.of(shape), mix([gaussian(8, shape), gaussian(43, shape)], [0.5, 0.5], "linear")
+        noises.of(shape, draw), mix([gaussian(8, shape), gaussian(43, shape)], [0.5, 0.5], "linear")
     )
     noises.take(((1, 1.0),), blend="linear", turn=0.0)
-    noises.of(shape)
+    noises.of(shape, draw)
     assert drawn == [7, 42, 8, 43, 1]
     for side in range(10, 40):
-        noises.of((1, 4, side, side))
-    noises.of(shape)
+        noises.of((1, 4, side, side), draw)
+    noises.of(shape, draw)
     assert drawn.count(1) == 32  # of so many sizes, the first was not kept
 
 

@@ -1,0 +1,172 @@
+"""Models as the node loads, tries and frees them; what goes wrong is said in one sentence."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+import streamer
+
+if TYPE_CHECKING:
+    from nodes.sdxs.engine import OneStep
+    from nodes.sdxs.params import SdxsParams
+
+
+def differ(one: SdxsParams, other: SdxsParams) -> bool:
+    """Whether two sets of parameters need two models to be loaded."""
+    return _identity(one) != _identity(other)
+
+
+def load(p: SdxsParams, *, gpu: int | None, log: logging.Logger) -> OneStep:
+    """Loads a model.
+
+    Args:
+        p: says which.
+        gpu: the node's, which it runs on unless `device` says otherwise.
+        log: receives warnings.
+
+    Raises:
+        ParameterError: a parameter does not fit the model.
+        NodeError: files are missing, or there is no memory for it.
+    """
+    from nodes.sdxs.engine import OneStep
+
+    device = p.device
+    if device == "auto":
+        device = "cpu" if gpu is None else f"cuda:{gpu}"
+    try:
+        engine = OneStep.load(
+            p.model,
+            control=p.controls(),
+            lora=p.adapters(),
+            vae=p.vae,
+            text_encoder=p.text_encoder,
+            device=device,
+            dtype=p.dtype,
+            backend=p.backend,
+            threads=p.threads,
+            log=log,
+        )
+    except (ValueError, ImportError) as error:
+        raise streamer.ParameterError(f"the model {p.model} cannot be loaded: {error}") from error
+    except MemoryError as error:
+        raise streamer.NodeError(
+            f"there is no memory for the model {p.model}: {_reason(error)}"
+        ) from error
+    except FileNotFoundError as error:
+        # Its message names what is missing and how to get it.
+        raise streamer.NodeError(str(error)) from error
+    except OSError as error:
+        raise streamer.NodeError(f"model {p.model} cannot be read: {error}") from error
+    if not engine.sees_picture:
+        log.warning(
+            "model %s paints from its prompt alone: without `control` the video does not steer it",
+            p.model,
+        )
+    return engine
+
+
+def adjust(engine: OneStep, p: SdxsParams) -> None:
+    """Gives an engine the settings that are its own; what has not changed is left alone.
+
+    Raises:
+        ParameterError: the model does not take the prompt.
+        NodeError: there is no memory for its text encoder.
+    """
+    for name in ("prompt", "blend", "seed", "seeds", "conditioning_scale"):
+        value = getattr(p, name)
+        if getattr(engine, name) == value:
+            continue
+        try:
+            setattr(engine, name, value)
+        except ValueError as error:
+            raise streamer.ParameterError(str(error)) from None
+        except MemoryError as error:
+            raise _no_memory_for_prompt(p, error) from None
+
+
+def embed(engine: OneStep, p: SdxsParams) -> None:
+    """Computes what the prompt needs, so that `adjust` takes no time; from any thread.
+
+    Raises:
+        ParameterError: the model does not take it.
+        NodeError: there is no memory for its text encoder.
+    """
+    try:
+        engine.prefetch(p.prompt)
+    except ValueError as error:
+        raise streamer.ParameterError(str(error)) from None
+    except MemoryError as error:
+        raise _no_memory_for_prompt(p, error) from None
+
+
+def check_size(engine: OneStep, width: int, height: int) -> None:
+    """Raises NodeError if the model cannot paint pictures of so many pixels."""
+    multiple = engine.multiple
+    if width % multiple or height % multiple:
+        near = "x".join(str(max(1, round(side / multiple)) * multiple) for side in (width, height))
+        raise streamer.NodeError(
+            f"the model takes sides that are multiples of {multiple}, not {width}x{height}; "
+            f"put a preprocess node with size {near} before it"
+        )
+
+
+def try_out(engine: OneStep, p: SdxsParams, width: int, height: int) -> None:
+    """Paints a picture of a size in pixels, which also does all that only the first one waits for.
+
+    Raises:
+        NodeError: it cannot paint it.
+    """
+    check_size(engine, width, height)
+    size = f"{width}x{height}"
+    try:
+        engine.warm_up(width, height)
+    except MemoryError as error:
+        if not p.smaller:  # else the pictures themselves will tell how small
+            raise streamer.NodeError(
+                f"the model {p.model} fits into memory, but its pictures of {size} do not: "
+                f"{_reason(error)}; set smaller: true, or give the node smaller ones"
+            ) from None
+    except ArithmeticError as error:
+        raise streamer.NodeError(
+            f"the model {p.model} cannot paint {size} pixels: {error}"
+        ) from None
+
+
+def free(former: list[OneStep]) -> None:
+    """Frees a model that no longer paints, beside the frame loop: gigabytes take a while.
+
+    Args:
+        former: the model, which nothing else holds; emptied.
+    """
+
+    def work() -> None:
+        former.clear()
+        give_back()
+
+    threading.Thread(target=work, name="sdxs-free", daemon=True).start()
+
+
+def give_back() -> None:
+    """Returns freed memory to the system, which allocators keep for the next time."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc alone
+    if trim is not None:
+        trim(0)
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def _identity(p: SdxsParams) -> tuple[object, ...]:
+    return (p.model, tuple(p.controls()), tuple(p.adapters()), p.vae)
+
+
+def _no_memory_for_prompt(p: SdxsParams, error: MemoryError) -> streamer.NodeError:
+    return streamer.NodeError(f"there is no memory for the prompt {p.prompt!r}: {_reason(error)}")
+
+
+def _reason(error: MemoryError) -> str:
+    return str(error) or "the system gave none"
