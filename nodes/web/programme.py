@@ -1,0 +1,171 @@
+"""What is sent: each picture and each sound encoded once in every form that somebody watches."""
+
+from __future__ import annotations
+
+import logging
+import time
+from fractions import Fraction
+from typing import TYPE_CHECKING, Final
+
+from nodes.encoder.timing import Clock
+from nodes.web.backlog import Jpeg
+from nodes.web.hub import Hub, Kind
+from nodes.web.opus import Opus
+from nodes.web.rtp import payloads_of_h264
+from nodes.web.transport_stream import TransportStream
+from nodes.web.video import H264, TIME_BASE, JpegEncoder
+from streamer import AudioFormat, Frame, Packet
+
+if TYPE_CHECKING:
+    from nodes.encoder.codecs import Setup
+
+_NOMINAL: Final = Fraction(1, 30)
+
+
+class Programme:
+    """Encodes in the frame loop and posts to the hub; encoders live while somebody watches.
+
+    Args:
+        setup: of the H.264 encoder.
+        hub: says who watches, and takes what is made.
+        jpeg_quality: 1 to 100.
+        log: for what a user should know.
+    """
+
+    def __init__(self, setup: Setup, *, hub: Hub, jpeg_quality: int, log: logging.Logger) -> None:
+        self._setup, self._hub, self._log = setup, hub, log
+        self._clock: Clock | None = None
+        self._last = 0
+        self._h264: H264 | None = None
+        self._ts: TransportStream | None = None
+        self._jpeg_quality = jpeg_quality
+        self._jpeg: JpegEncoder | None = None
+        self._opus: Opus | None = None
+        self._audio: AudioFormat | None = None
+        self._first_sound: Packet | None = None
+
+    @property
+    def has_sound(self) -> bool:
+        """Whether sound was announced."""
+        return self._audio is not None
+
+    def picture(self, frame: Frame) -> None:
+        """Encodes a new picture in every form that is watched.
+
+        Raises:
+            SinkError: an encoder failed.
+        """
+        header = frame.header
+        if self._clock is None:
+            start = header.pts * header.time_base
+            self._clock = Clock(TIME_BASE, start, _NOMINAL)
+        pts, _ = self._clock.picture(header.pts, header.time_base, header.duration)
+        self._last = pts
+        self._video(frame, pts)
+        if self._hub.wants_jpeg:
+            self.snapshot(frame)
+        else:
+            self._jpeg = None
+
+    def again(self, frame: Frame, after: float) -> bool:
+        """Sends the last picture once more, for those who watch; False if nobody does.
+
+        Args:
+            frame: the last picture.
+            after: seconds since it came.
+
+        Raises:
+            SinkError: an encoder failed.
+        """
+        if self._clock is None:
+            return False
+        h264 = self._hub.watched(Kind.TS) or self._hub.watched(Kind.WEBRTC)
+        if h264:
+            # Told to the clock, so that what comes next is later still.
+            header = frame.header
+            at = header.pts + round(Fraction(after) / header.time_base)
+            pts, _ = self._clock.picture(at, header.time_base, 0)
+            self._video(frame, pts)
+        if self._hub.watched(Kind.MJPEG):
+            self.snapshot(frame)
+        return h264 or self._hub.watched(Kind.MJPEG)
+
+    def snapshot(self, frame: Frame) -> None:
+        """Makes a JPEG of a picture, for viewers of MJPEG and those who want a single one.
+
+        Raises:
+            SinkError: the encoder failed.
+        """
+        if self._jpeg is None:
+            self._jpeg = JpegEncoder(self._jpeg_quality)
+        self._hub.post(Kind.MJPEG, Jpeg(self._jpeg.encode(frame), time.monotonic()))
+
+    def audio(self, packet: Packet) -> None:
+        """Encodes sound in every form that is watched; a packet without data announces it.
+
+        Raises:
+            SinkError: an encoder failed.
+        """
+        if not packet.data:
+            if packet.audio != self._audio:
+                self._renew(packet.audio)
+            return
+        if self._first_sound is None:
+            self._renew(packet.audio)
+            self._first_sound = packet
+        if self._clock is None:
+            return
+        at = self._clock.seconds(packet.pts, packet.time_base)
+        if at < 0:
+            return
+        if self._ts is not None and (chunk := self._ts.sound(packet, at)) is not None:
+            self._hub.post(Kind.TS, chunk)
+        if not self._hub.watched(Kind.WEBRTC):
+            self._opus = None
+            return
+        if self._opus is None:
+            self._opus = Opus(packet, log=self._log)
+        for payloads in self._opus.payloads(packet, at):
+            self._hub.post(Kind.WEBRTC, payloads)
+
+    def close(self) -> None:
+        """Ends all encoders."""
+        self._end_ts()
+        self._h264 = self._jpeg = self._opus = None
+
+    def _renew(self, audio: AudioFormat) -> None:
+        """Turns to another sound: players read once, at the start, what a stream consists of."""
+        if self._ts is not None:
+            self._hub.dismiss(Kind.TS)
+            self._end_ts()
+        self._opus = self._first_sound = None
+        self._audio = audio
+
+    def _video(self, frame: Frame, pts: int) -> None:
+        ts, webrtc = self._hub.watched(Kind.TS), self._hub.watched(Kind.WEBRTC)
+        if not ts:
+            self._end_ts()
+        if not (ts or webrtc):
+            self._h264 = None
+            return
+        header = frame.header
+        if self._h264 is None or self._h264.size != (header.width, header.height):
+            self._h264 = H264(self._setup, frame)
+        coded, key = self._h264.encode(frame, pts, key=self._hub.wants_keyframe)
+        if key:
+            self._hub.made_keyframe()
+        for picture in coded:
+            if ts:
+                if self._ts is None:
+                    size = (header.width, header.height)
+                    self._ts = TransportStream(size, sound=self._first_sound, log=self._log)
+                self._hub.post(Kind.TS, self._ts.picture(picture))
+            if webrtc:
+                self._hub.post(
+                    Kind.WEBRTC, payloads_of_h264(picture.data, picture.pts, key=picture.key)
+                )
+
+    def _end_ts(self) -> None:
+        stream, self._ts = self._ts, None
+        if stream is not None:
+            stream.close()
