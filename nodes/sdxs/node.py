@@ -65,11 +65,7 @@ class Sdxs(streamer.Transform[SdxsParams]):
     def _switched(self, params: SdxsParams) -> OneStep:
         refusal = ""
         try:
-            engine = self._loaded(params)
-            loading.adjust(engine, params)
-            if self._seen != (0, 0):
-                loading.try_out(engine, params, *self._seen)
-            return engine
+            return self._tried(params)
         except streamer.StreamerError as error:
             refusal = str(error)
         # Only now, with its traceback, has the error let go of what was loaded.
@@ -77,6 +73,13 @@ class Sdxs(streamer.Transform[SdxsParams]):
         raise streamer.ParameterError(
             f"{refusal.removesuffix('.')}; the model {self._ahead_params.model} goes on"
         )
+
+    def _tried(self, params: SdxsParams) -> OneStep:
+        engine = self._loaded(params)
+        loading.adjust(engine, params)
+        if self._seen != (0, 0):
+            loading.try_out(engine, params, *self._seen)
+        return engine
 
     def _loaded(self, params: SdxsParams) -> OneStep:
         self.context.note(f"loading the model {params.model}")
