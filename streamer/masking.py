@@ -151,7 +151,7 @@ def _mask_query(match: re.Match[str]) -> str:
 def _mask_assigned(match: re.Match[str]) -> str:
     # `key=` alone is an argument of many a function in a traceback, and hides nothing there.
     name = match["name"]
-    if not is_secret_name(name) or name == "key":
+    if not is_secret_name(name) or name.rpartition(".")[2].lower() == "key":
         return match[0]
     return f"{name}={_hidden(match['value'])}"
 

@@ -12,9 +12,9 @@ from typing import Any
 from streamer.errors import ParameterError, Problem
 from streamer.graph.draft import checked_params, load_kind
 from streamer.graph.plan import NodePlan, Plan
-from streamer.graph.tree import Mapping, Place, tree_of
+from streamer.graph.tree import Mapping, Place, one_line, tree_of
 from streamer.graph.wording import field_names, near
-from streamer.masking import MASK, is_secret_name
+from streamer.masking import MASK, is_secret_name, mask
 from streamer.nodebase import Node
 
 
@@ -28,7 +28,7 @@ def live_names(node_class: type[Node[Any]]) -> tuple[str, ...]:
 
 
 def current(plan: Plan, path: str) -> Any:
-    """The value of a parameter, its default where the graph gives none.
+    """The value of a parameter, its default where the graph gives none, without credentials.
 
     Args:
         plan: with the parameters as they are now.
@@ -38,10 +38,21 @@ def current(plan: Plan, path: str) -> Any:
         ParameterError: there is no such node or parameter.
     """
     node, node_class, key = _resolve(plan, path)
-    if is_secret_name(key):
-        return MASK
     params = node_class.Params(**node.params).model_dump(mode="json", by_alias=True)
-    return params[key]
+    return _shown(params[key], key)
+
+
+def _shown(value: Any, key: str) -> Any:
+    """A value without credentials; `key` is what it stands under."""
+    if is_secret_name(key) and value not in (None, ""):
+        return MASK
+    if isinstance(value, str):
+        return mask(value)
+    if isinstance(value, dict):
+        return {name: _shown(item, str(name)) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_shown(item, key) for item in value]
+    return value
 
 
 def changed(plan: Plan, path: str, value: Any) -> NodePlan:
@@ -75,21 +86,23 @@ def changed(plan: Plan, path: str, value: Any) -> NodePlan:
             otherwise=Place("set"),
         )
     if params is None:
-        raise ParameterError("; ".join(problem.message for problem in problems))
+        raise ParameterError(one_line("; ".join(problem.message for problem in problems)))
     return replace(node, params={**node.params, key: value})
 
 
 def _resolve(plan: Plan, path: str) -> tuple[NodePlan, type[Node[Any]], str]:
     name, dot, key = path.partition(".")
     if not dot or not name or not key:
-        raise ParameterError(f"write NODE.KEY, as in style.prompt, not {path!r}")
+        raise ParameterError(f"write NODE.KEY, as in style.prompt, not {one_line(path, 60)!r}")
     try:
         node = plan.node(name)
     except KeyError:
         known = near(name, [node.name for node in plan.nodes])
-        raise ParameterError(f"unknown node {name!r}; {known}") from None
+        raise ParameterError(f"unknown node {one_line(name, 60)!r}; {known}") from None
     node_class = load_kind(node.entry)
     names = field_names(node_class.Params)
     if key not in names:
-        raise ParameterError(f"{path}: {node.uses} has no such parameter; {near(key, names)}")
+        known = near(key, names)
+        shown = one_line(path, 100)
+        raise ParameterError(f"{shown}: {node.uses} has no such parameter; {known}")
     return node, node_class, key

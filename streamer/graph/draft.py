@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from streamer.errors import Problem
 from streamer.graph.plan import Role
-from streamer.graph.spec import GraphSpec, LinkSpec, NodeSpec, RestartSpec
+from streamer.graph.spec import MAX_NODES, GraphSpec, LinkSpec, NodeSpec, RestartSpec
 from streamer.graph.tree import Mapping, Place, Scalar, Value, find, walk
 from streamer.graph.wording import explain, field_names, hide, near
 from streamer.nodebase import Join, Node, Params, Sink, Source, Transform
@@ -115,6 +115,12 @@ def read_draft(root: Value, report: Report) -> GraphDraft:
     if not isinstance(root, Mapping):
         report(root.place.problem("a graph is a mapping with version, name and nodes"))
         return GraphDraft(None, {}, {}, {})
+    nodes = root.get("nodes")
+    if isinstance(nodes, Mapping) and len(nodes.entries) > MAX_NODES:
+        # Each is compared with the others: with very many of them that would take minutes.
+        count = len(nodes.entries)
+        report(root.entries["nodes"].place.problem(f"nodes: at most {MAX_NODES}, not {count}"))
+        return GraphDraft(None, {}, {}, {})
     classes = _classes(root, report)
     wrong: set[tuple[str | int, ...]] = set()
     try:
@@ -133,7 +139,6 @@ def read_draft(root: Value, report: Report) -> GraphDraft:
         ):
             report(problem)
     drafts: dict[str, Draft] = {}
-    nodes = root.get("nodes")
     if isinstance(nodes, Mapping):
         for name, entry in nodes.entries.items():
             bad = {str(path[2]) for path in wrong if path[:2] == ("nodes", name) and len(path) > 2}

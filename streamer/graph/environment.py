@@ -43,9 +43,12 @@ def substitute(text: str, environ: Mapping[str, str], report: Callable[[str], No
     """
     variables: list[str] = []
     known = True
+    room = MAX_TEXT
 
     def replace(match: re.Match[str]) -> str:
-        nonlocal known
+        nonlocal known, room
+        if not known or room < 0:
+            return ""  # one mistake, or too much, is enough said of a value
         if match[0] == "$$":
             return "$"
         inside = match["inside"]
@@ -75,10 +78,11 @@ def substitute(text: str, environ: Mapping[str, str], report: Callable[[str], No
             known = False
             report(f"the environment variable {name} holds bytes that are no UTF-8 text")
             return ""
+        room -= len(value)
         return value
 
     result = _TOKEN.sub(replace, text)
-    if len(result) > MAX_TEXT:
+    if len(result) > MAX_TEXT or room < 0:
         known = False
         result = ""
         report(f"the value is longer than {MAX_TEXT} characters after substitution")

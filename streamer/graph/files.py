@@ -8,6 +8,8 @@ import re
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 _NUMBER = re.compile(r"%0?\d*d")
+_LONGEST = 4096
+"""bytes of a path on Linux (PATH_MAX)"""
 
 
 def files_of(url: str) -> frozenset[tuple[int, int] | str]:
@@ -25,7 +27,7 @@ def files_of(url: str) -> frozenset[tuple[int, int] | str]:
         path = re.sub(r"^//[^/]*", "", url.removeprefix("file:"))
     elif _SCHEME.match(url):
         return frozenset()
-    if not path or path.startswith("/dev/") or "\0" in path:
+    if not path or path.startswith("/dev/") or "\0" in path or len(path) > _LONGEST:
         return frozenset()
     if not os.path.exists(path):
         pattern = _NUMBER.sub("*", glob.escape(path) if "*" not in path else path)

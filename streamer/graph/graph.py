@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from streamer.errors import GraphError, Problem
 from streamer.graph.check import check
@@ -17,6 +17,9 @@ from streamer.graph.plan import LinkPlan, NodePlan, Plan, WorkerPlan
 from streamer.graph.planning import plan
 from streamer.graph.reading import read_text, read_tree
 from streamer.graph.tree import Place, Value, tree_of
+
+MAX_PROBLEMS: Final = 100
+"""Mistakes that are told at once; more of them come from one cause."""
 
 
 class Graph:
@@ -120,11 +123,14 @@ class Graph:
         check(draft, problems.append)
         made = None if problems else plan(draft, name, problems.append)
         if made is None:
-            unique = dict.fromkeys(problems)
-            raise GraphError(
-                # The file's first, from top to bottom; then those of the command line.
-                sorted(unique, key=lambda item: (item.file != file, item.line, item.column))
+            # The file's first, from top to bottom; then those of the command line.
+            unique = sorted(
+                dict.fromkeys(problems),
+                key=lambda item: (item.file != file, item.line, item.column),
             )
+            if (more := len(unique) - MAX_PROBLEMS) > 0:
+                unique[MAX_PROBLEMS:] = [Problem(file, 0, 0, f"{more} more mistakes")]
+            raise GraphError(unique)
         return cls(made, file=file)
 
     @property

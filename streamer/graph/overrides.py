@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from streamer.graph.draft import Report
 from streamer.graph.reading import read_value
 from streamer.graph.spec import NodeSpec
-from streamer.graph.tree import Entry, Mapping, Place, Scalar, Value
+from streamer.graph.tree import MAX_DEPTH, Entry, Mapping, Place, Scalar, Value, one_line
 from streamer.graph.wording import field_names, near
 from streamer.masking import MASK, is_secret_name, mask
 
@@ -28,9 +28,12 @@ def _apply(root: Value, text: str, report: Report) -> None:
     path, equals, typed = text.partition("=")
     steps = [step.strip() for step in path.split(".")]
     shown = MASK if any(map(is_secret_name, steps)) else mask(typed)
-    place = Place(f"--set {path}{equals}{shown}")
+    place = Place(f"--set {one_line(path, 120)}{equals}{one_line(shown, 120)}")
     if not equals or len(steps) < 2 or not all(steps):
         report(place.problem("write --set NODE.KEY=VALUE, as in --set style.prompt=comic"))
+        return
+    if len(steps) > MAX_DEPTH:
+        report(place.problem(f"a parameter lies at most {MAX_DEPTH} keys deep"))
         return
     name, *keys = steps
     nodes = root.get("nodes") if isinstance(root, Mapping) else None

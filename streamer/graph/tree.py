@@ -10,11 +10,30 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from streamer.errors import Problem
+from streamer.masking import mask
 
 MAX_DEPTH: Final = 32
 """Levels of nesting that a graph file may have."""
 MAX_VALUES: Final = 20_000
 """Values that a graph file may hold once its aliases are written out."""
+MAX_MESSAGE: Final = 400
+"""Characters of a message; what a file says is longer than anyone reads."""
+
+
+def one_line(text: str, most: int = MAX_MESSAGE) -> str:
+    """A text for a message: in one line, of bounded length, its credentials hidden.
+
+    Args:
+        text: may hold whatever a file holds.
+        most: characters; of a longer text the beginning and the end are kept.
+    """
+    text = mask(text)  # first: half a URL cannot be told from other text
+    if len(text) > most:
+        end = most // 3
+        text = f"{text[: most - end - 3]} … {text[-end:]}"
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +46,7 @@ class Place:
 
     def problem(self, message: str) -> Problem:
         """A mistake at this place."""
-        return Problem(self.file, self.line, self.column, message)
+        return Problem(self.file, self.line, self.column, one_line(message))
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ import yaml
 from yaml.reader import ReaderError
 
 from streamer.errors import Problem
+from streamer.graph.tree import one_line
 from streamer.masking import mask
 
 TOO_MUCH = "the file holds"
@@ -29,12 +30,12 @@ def explain(error: yaml.YAMLError, text: str, file: str) -> Problem:
         code = error.character if isinstance(error.character, int) else ord(error.character)
         return Problem(file, line, column, f"the character U+{code:04X} may not stand in YAML")
     if not isinstance(error, yaml.MarkedYAMLError):
-        return Problem(file, 0, 0, f"is no valid YAML: {error}")
+        return Problem(file, 0, 0, one_line(f"is no valid YAML: {error}"))
     mark = error.problem_mark or error.context_mark
     line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
     rows = text.splitlines()
     row = rows[line - 1] if 0 < line <= len(rows) else ""
-    return Problem(file, line, column, _words(error, row, column))
+    return Problem(file, line, column, one_line(_words(error, row, column)))
 
 
 def _words(error: yaml.MarkedYAMLError, row: str, column: int) -> str:
@@ -85,4 +86,4 @@ def _words(error: yaml.MarkedYAMLError, row: str, column: int) -> str:
         return "a '- ' cannot stand here: begin the list in a line of its own"
     if problem.startswith(TOO_MUCH):
         return problem
-    return f"is no valid YAML here: {problem or error}"
+    return f"is no valid YAML here: {problem or context or type(error).__name__}"
