@@ -11,8 +11,10 @@ from pydantic import Field, field_validator, model_validator
 from nodes.encoder.outputs import OutputError, parse
 from streamer import Params
 
-_BITRATE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kKmM]?)")
+_BITRATE = re.compile(r"(?P<number>\d{1,15}(?:\.\d{1,15})?)\s*(?P<unit>[kKmM]?)")
 _UNITS = {"": 1, "k": 1_000, "m": 1_000_000}
+_SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kKmMgG]?)[bB]?")
+_SIZES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 _LEAST_BITRATE, _MOST_BITRATE = 1_000, 1_000_000_000
 
 
@@ -24,19 +26,33 @@ def bits_per_second(text: str) -> int:
     """
     match = _BITRATE.fullmatch(text.strip())
     if match is None:
-        raise ValueError(f"a bit rate is written like 4M, 800k or 4000000, not {text!r}")
+        raise ValueError(f"a bit rate is written like 4M, 800k or 4000000, not {text!r:.40}")
     bits = round(float(match["number"]) * _UNITS[match["unit"].lower()])
     if not _LEAST_BITRATE <= bits <= _MOST_BITRATE:
         raise ValueError(f"a bit rate is 1k to 1000M bits a second, not {text!r}")
     return bits
 
 
+def byte_count(text: str) -> int:
+    """Bytes of `200M`, `1.5G` or `0`.
+
+    Raises:
+        ValueError: it is no such number.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"a size is written like 200M, 1.5G or 0, not {text!r}")
+    return round(float(match["number"]) * _SIZES[match["unit"].lower()])
+
+
 class EncoderParams(Params):
     """Parameters of the encoder."""
 
     url: str
-    """Where to: a file (.mp4 .mov .mkv .webm .ts), images (out/%04d.png), udp://host:port,
-    rtmp://, rtsp://, http(s)://, a virtual camera (/dev/video9), or null: to encode nothing"""
+    """Where to: a file (.mp4 .mov .mkv .webm .ts), also with the time in its name
+    (rec-%Y%m%d-%H%M%S.mp4), images (out/%04d.png), udp://host:port, tcp://host:port, rtmp://,
+    rtsp://, http(s)://, whip(s):// or http(s)://.../whip, a virtual camera (/dev/video9), or null:
+    to encode nothing"""
 
     codec: str = "auto"
     """FFmpeg's name of the video encoder, or auto: what the output wants and the machine has"""
@@ -73,6 +89,37 @@ class EncoderParams(Params):
     overwrite: bool = True
     """Whether a file that exists already is replaced; otherwise it is an error"""
 
+    segment_seconds: Annotated[float, Field(ge=1)] | None = Field(
+        default=None, json_schema_extra={"unit": "s"}
+    )
+    """Length of one file of a recording; then it goes on in the next (name-0001.mp4 and so on)"""
+
+    segment_megabytes: Annotated[float, Field(ge=1)] | None = Field(
+        default=None, json_schema_extra={"unit": "MB"}
+    )
+    """Size of one file of a recording; then it goes on in the next, as with segment_seconds"""
+
+    keep_free: str = Field(default="200M", json_schema_extra={"unit": "B"})
+    """Room to leave on the disk of a recording, such as 200M or 1G: when less is free, the file is
+    closed properly, and pictures are dropped until there is room; 0 looks at nothing"""
+
+    timeout: Annotated[float, Field(ge=0.1, le=600)] = Field(
+        default=5.0, json_schema_extra={"unit": "s"}
+    )
+    """How long a server may take to answer, or take nothing, until it counts as gone"""
+
+    give_up: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, json_schema_extra={"unit": "s"}
+    )
+    """How long a server may be away until the run fails; by default it is tried for ever"""
+
+    idle: Literal["hold", "slate", "nothing"] | None = None
+    """What a live output shows while no picture comes: the last one (hold), a dark picture with
+    words (slate), or nothing; by default hold"""
+
+    slate: str = "no signal"
+    """Words to show with idle: slate, or a picture (.png, .jpg)"""
+
     @field_validator("url")
     @classmethod
     def _known_output(cls, url: str) -> str:
@@ -89,11 +136,36 @@ class EncoderParams(Params):
             bits_per_second(text)
         return text
 
+    @field_validator("keep_free")
+    @classmethod
+    def _keep_free_is_a_size(cls, text: str) -> str:
+        byte_count(text)
+        return text
+
+    @model_validator(mode="after")
+    def _fits_the_output(self) -> Self:
+        output = parse(self.url)
+        if output.kind != "file" and self.segment_seconds is not None:
+            raise ValueError("segment_seconds divides a file; this output is none")
+        if output.kind != "file" and self.segment_megabytes is not None:
+            raise ValueError("segment_megabytes divides a file; this output is none")
+        if not output.live and self.idle in ("hold", "slate"):
+            raise ValueError(
+                f"idle: {self.idle} is for outputs that are watched live, as udp:// or a virtual "
+                "camera; a file keeps the gap"
+            )
+        return self
+
     @model_validator(mode="after")
     def _one_rate_control(self) -> Self:
         if self.quality is not None and self.bitrate is not None:
             raise ValueError("quality and bitrate exclude each other: give one of them")
         return self
+
+    @property
+    def stand_in(self) -> str:
+        """What is shown while no picture comes: `hold`, `slate` or `nothing`."""
+        return self.idle or ("hold" if parse(self.url).live else "nothing")
 
     @property
     def rate(self) -> Fraction | None:
