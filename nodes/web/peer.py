@@ -9,9 +9,8 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
-import aioice
 from aiortc import RTCCertificate, RTCDtlsFingerprint, RTCDtlsParameters, RTCDtlsTransport
 from aiortc.rtcrtpparameters import RTCRtpSendParameters
 from aiortc.rtp import (
@@ -29,6 +28,7 @@ from aiortc.rtp import (
 from nodes.web import rtp, sdp
 from nodes.web.backlog import Backlog
 from nodes.web.hub import Hub, Kind, Viewer
+from nodes.web.ice import BoundConnection, Way
 
 if TYPE_CHECKING:
     from nodes.web.rtp import Payloads
@@ -42,35 +42,6 @@ _HISTORY: Final = 1024  # packets that can be sent again
 _AGAIN: Final = 256  # packets that are sent again within a second, at most
 _CLOCK: Final = {"video": 90000, "audio": 48000}
 _NTP_EPOCH: Final = 2208988800  # seconds from 1900 to 1970
-
-
-class _Bound(aioice.Connection):
-    """ICE on given addresses alone: aioice by itself leaves loopback out and takes all others."""
-
-    def __init__(self, addresses: Sequence[str]) -> None:
-        super().__init__(ice_controlling=False)
-        self._addresses = list(addresses)
-
-    async def get_component_candidates(
-        self, component: int, addresses: list[str], timeout: int = 5
-    ) -> list[aioice.Candidate]:
-        return await super().get_component_candidates(component, self._addresses, timeout)
-
-    @property
-    def waiting(self) -> int:
-        """Bytes that the system has not taken yet."""
-        # asyncio's datagram transports tell this, though their base class does not promise it.
-        ways: list[Any] = [protocol.transport for protocol in self._protocols]
-        return sum(way.get_write_buffer_size() for way in ways)
-
-
-class _Way:
-    """What DTLS needs of the connection below it."""
-
-    def __init__(self, connection: aioice.Connection, *, begins: bool) -> None:
-        self._recv, self._send = connection.recv, connection.send
-        # aiortc lets the controlled side of ICE begin with DTLS, unless told otherwise.
-        self.role = "controlled" if begins else "controlling"
 
 
 @dataclass(eq=False, slots=True)
@@ -124,10 +95,10 @@ class Peer:
         self.id = secrets.token_urlsafe(16)
         self._offer, self._hub, self._log = offer, hub, log
         self._origin = origin
-        self._connection = _Bound(addresses)
+        self._connection = BoundConnection(addresses)
         self._begins = offer.credentials.setup != "active"
         self._dtls = RTCDtlsTransport(
-            _Way(self._connection, begins=self._begins),  # type: ignore[arg-type]
+            Way(self._connection, begins=self._begins),  # type: ignore[arg-type]
             [certificate],
         )
         self._streams = {
