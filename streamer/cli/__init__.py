@@ -34,6 +34,7 @@ COMMANDS: Final = (
     Command("style", "streamer.cli.style", "Restyle a video without writing a graph.", "Run"),
     Command("get", "streamer.cli.parameters:get", "Print a parameter of a running graph.", "Run"),
     Command("set", "streamer.cli.parameters:set_", "Change one while it runs.", "Run"),
+    Command("status", "streamer.cli.status", "List running graphs and their nodes.", "Run"),
     Command(
         "check", "streamer.cli.check", "Check a graph file and say what it comes to.", "Graphs"
     ),

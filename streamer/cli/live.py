@@ -18,7 +18,9 @@ from rich.text import Text
 
 from streamer.drops import Drop
 from streamer.runtime.report import Report, SinkReport
+from streamer.runtime.standing import AWAY, Standing
 from streamer.runtime.supervisor import Supervisor
+from streamer.status import Status
 
 PLAIN_EVERY: Final = 5.0
 """seconds between two plain lines"""
@@ -74,6 +76,7 @@ class PlainDisplay:
         self._quiet = quiet
         self._next = time.monotonic() + PLAIN_EVERY
         self._rates: dict[str, Rate] = {}
+        self._away: set[str] = set()
 
     def __enter__(self) -> PlainDisplay:
         return self
@@ -90,6 +93,13 @@ class PlainDisplay:
         """Shows what a node is busy with."""
         if text and not self._quiet:
             self._print(f"{node}: {text}")
+
+    def standing(self, node: str, standing: Standing) -> None:
+        """Shows once how a source or an output stands now; quiet: what went wrong, and its end."""
+        bad = standing.status in AWAY
+        if not self._quiet or bad or node in self._away:
+            self._print(f"{node}: {standing}")
+        (self._away.add if bad else self._away.discard)(node)
 
     def event(self, text: str) -> None:
         """Shows an event."""
@@ -124,7 +134,8 @@ class TerminalDisplay(PlainDisplay):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._live.stop()
+        with contextlib.suppress(OSError):  # the terminal was closed
+            self._live.stop()
 
     def state(self, node: str, state: str, text: str) -> None:
         """Remembers the state for the table."""
@@ -150,7 +161,7 @@ class TerminalDisplay(PlainDisplay):
             rate = self._rates.setdefault(node.name, Rate()).at(now, seen.frames)
             table.add_row(
                 node.name,
-                Text(text or state, style=_STYLES.get(state, "yellow")),
+                _how(state, text, supervisor.standing(node.name)),
                 str(seen.frames),
                 f"{rate:.1f}",
                 _number(seen.process_ms["p50"]),
@@ -170,7 +181,26 @@ class TerminalDisplay(PlainDisplay):
         return Group(*rows)
 
 
-_STYLES: Final = {"running": "green", "finished": "dim", "ready": "cyan", "restarting": "red"}
+_STYLES: Final = {
+    "running": "green",
+    "finished": "dim",
+    "ready": "cyan",
+    "restarting": "red",
+    "resting": "red",
+    Status.LIVE: "green",
+    Status.RECONNECTING: "red",
+    Status.FAILED: "red",
+}
+
+
+def _how(state: str, text: str, standing: Standing | None) -> Text:
+    """A node's state, or how it stands with the outside where that says more."""
+    if standing is None or state not in ("opening", "ready", "running"):
+        return Text(text or state, style=_STYLES.get(state, "yellow"))
+    style = _STYLES.get(standing.status, "yellow")
+    if standing.status is Status.LIVE:
+        return Text(text or str(standing.status), style=style)
+    return Text(f"{standing}, {standing.seconds:.0f} s", style=style)
 
 
 def describe(sink: SinkReport, rate: float) -> str:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from streamer.errors import ParameterError
 from streamer.graph import Graph
 from streamer.graph.files import files_of
+
+if TYPE_CHECKING:
+    from streamer.runtime.supervisor import Supervisor
 
 
 def execute(
@@ -51,7 +55,7 @@ def execute(
         else PlainDisplay(console, quiet=quiet)
     )
     supervisor = Supervisor(plan, display, duration=duration, debug=debug)
-    with _interrupts(supervisor.interrupt), display:
+    with _interrupts(supervisor), display:
         result = supervisor.run()
     status = result.exit_status
     for error in result.errors:
@@ -78,13 +82,19 @@ def execute(
 
 
 @contextmanager
-def _interrupts(interrupt: Callable[[], None]) -> Iterator[None]:
-    """Ctrl-C and SIGTERM go to the supervisor while the run lasts."""
+def _interrupts(supervisor: Supervisor) -> Iterator[None]:
+    """Ctrl-C, SIGTERM and a closed terminal go to the supervisor while the run lasts."""
 
-    def handler(number: int, frame: FrameType | None) -> None:
-        interrupt()
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        supervisor.interrupt()
 
-    former = {name: signal.signal(name, handler) for name in (signal.SIGINT, signal.SIGTERM)}
+    def hang_up(number: int, frame: FrameType | None) -> None:
+        supervisor.hang_up()
+
+    handlers = {signal.SIGINT: interrupt, signal.SIGTERM: interrupt, signal.SIGHUP: hang_up}
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # started by nohup
+        del handlers[signal.SIGHUP]
+    former = {name: signal.signal(name, handler) for name, handler in handlers.items()}
     try:
         yield
     finally:

@@ -18,15 +18,21 @@ class RestartPlan:
     """When a node whose process died is started again.
 
     Attributes:
-        policy: `never`, or `on-failure`: its process died of a signal or an unforeseen error, or
-            a live source went away.
-        max: restarts within `window`; one more gives up, and the run drains and fails.
-        window: seconds.
+        policy: `never`; `on-failure`: it died of a signal, hung, met an unforeseen error, or lost
+            its camera or server; `always`: that, and it is never given up.
+        max: quick restarts within `window`. One more ends the run (`on-failure`), or has the node
+            rest before it is tried again (`always`).
+        window: seconds; also how long a node must hold out to count as well again.
+        rest: seconds of the first rest; it doubles up to 5 minutes.
+        hang: seconds that the node's frame loop may stand still before its process is ended, 0
+            for any time.
     """
 
-    policy: Literal["never", "on-failure"]
+    policy: Literal["never", "on-failure", "always"]
     max: int
     window: float
+    rest: float = 30.0
+    hang: float = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from streamer.errors import StreamerError
 from streamer.graph.check import order, wanted
 from streamer.graph.draft import Draft, GraphDraft, Report
 from streamer.graph.plan import LinkPlan, NodePlan, Plan, RestartPlan, WorkerPlan
-from streamer.graph.spec import MAX_LATEST
+from streamer.graph.spec import MAX_LATEST, RestartSpec
 from streamer.graph.tree import Mapping
 from streamer.graph.wording import hide
 from streamer.nodebase import Node, Sink, Source
@@ -150,13 +150,17 @@ def _node(
 ) -> NodePlan:
     assert node.uses is not None
     assert node.role is not None
-    policy: Literal["never", "on-failure"] = (
-        "never" if node.role == "source" and not live else "on-failure"
+    spec = node.restart or RestartSpec()
+    usual: Literal["never", "on-failure", "always"] = "always" if live else "on-failure"
+    if node.role == "source" and not live:
+        usual = "never"
+    restart = RestartPlan(
+        policy=spec.policy or usual,
+        max=spec.max,
+        window=spec.window,
+        rest=spec.rest,
+        hang=spec.hang,
     )
-    restart = RestartPlan(policy=policy, max=5, window=60.0)
-    if node.restart is not None:
-        spec = node.restart
-        restart = RestartPlan(policy=spec.policy, max=spec.max, window=spec.window)
     return NodePlan(
         name=node.name,
         uses=node.uses,

@@ -86,14 +86,26 @@ From = Annotated[
 class RestartSpec(Spec):
     """When a node whose process died is started again."""
 
-    policy: Literal["never", "on-failure"] = "on-failure"
-    """`on-failure`: after a crash, an unforeseen error, or when a live source went away"""
+    policy: Literal["never", "on-failure", "always"] | None = None
+    """`on-failure`: after a crash, a hang, an unforeseen error, or when a camera or a server went
+    away; `always`: that, and it is never given up. By default `always` in live graphs, else
+    `on-failure`, and `never` for files being read, whose beginning would come twice"""
     max: Annotated[int, Field(ge=0, le=1000), BeforeValidator(_no_bool)] = 5
-    """restarts within `window`; one more ends the run"""
+    """quick restarts within `window`; one more ends the run (`on-failure`) or has the node rest
+    before it is tried again (`always`)"""
     window: Annotated[float, Field(gt=0, le=86_400), BeforeValidator(_no_bool)] = Field(
         default=60.0, json_schema_extra={"unit": "s"}
     )
-    """seconds"""
+    """seconds; also how long a node must hold out to count as well again"""
+    rest: Annotated[float, Field(gt=0, le=86_400), BeforeValidator(_no_bool)] = Field(
+        default=30.0, json_schema_extra={"unit": "s"}
+    )
+    """seconds of the first rest; it doubles up to 5 minutes"""
+    hang: Annotated[float, Field(ge=0, le=86_400), BeforeValidator(_no_bool)] = Field(
+        default=20.0, json_schema_extra={"unit": "s"}
+    )
+    """seconds that the node may stand still before its process is taken for hung and ended; 0
+    for any time"""
 
 
 class NodeSpec(Spec):

@@ -9,6 +9,7 @@ from streamer.errors import RunError
 if TYPE_CHECKING:
     from streamer.graph import Graph
     from streamer.runtime.report import Report
+    from streamer.runtime.standing import Standing
     from streamer.runtime.supervisor import Supervisor
     from streamer.runtime.watcher import Watcher
 
@@ -35,6 +36,9 @@ class Silent:
         """See `streamer.runtime.watcher.Watcher`."""
 
     def state(self, node: str, state: str, text: str) -> None:
+        """See `streamer.runtime.watcher.Watcher`."""
+
+    def standing(self, node: str, standing: Standing) -> None:
         """See `streamer.runtime.watcher.Watcher`."""
 
     def event(self, text: str) -> None:

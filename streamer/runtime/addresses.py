@@ -5,29 +5,25 @@ A Unix socket's path is at most 107 bytes long, so nodes go by their number in t
 
 from __future__ import annotations
 
-import tempfile
-from typing import Final
+from typing import Any
+
+import zmq
 
 from streamer.errors import RunError
 from streamer.graph.plan import LinkPlan, Plan
 
-LONGEST_BASE: Final = 70
-"""characters of a temporary folder's path; a socket's path has at most 107"""
 
-
-def private_folder() -> str:
-    """A new folder for the run's sockets, for this user alone (0700).
+def bind(socket: zmq.Socket[Any], endpoint: str) -> None:
+    """Has a socket of the supervisor listen.
 
     Raises:
-        RunError: none can be made.
+        RunError: it cannot, and is closed.
     """
-    base = tempfile.gettempdir()
-    if len(base.encode()) > LONGEST_BASE:
-        base = "/tmp"
     try:
-        return tempfile.mkdtemp(prefix="streamer-", dir=base)
-    except OSError as error:
-        raise RunError(f"no folder for sockets in {base}: {error.strerror}") from error
+        socket.bind(endpoint)
+    except zmq.ZMQError as error:
+        socket.close(0)
+        raise RunError(f"no socket can listen at {endpoint}: {error.strerror}") from error
 
 
 def control_endpoint(folder: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import zmq
 
@@ -32,6 +32,18 @@ class _Change:
     client: bytes | None
     confirmed: bool = False
     first_ns: dict[str, int] = field(default_factory=dict)
+
+
+class Told(Protocol):
+    """What clients are told of a run."""
+
+    def report(self) -> Report:
+        """The interim report."""
+        ...
+
+    def status(self) -> dict[str, Any]:
+        """How the run and its nodes stand."""
+        ...
 
 
 class Changes:
@@ -61,20 +73,20 @@ class Changes:
 
     def listen(self, context: zmq.Context[zmq.Socket[bytes]], folder: str) -> None:
         """Opens the desk for other programs."""
-        self._desk = ClientDesk(context, folder, graph=self.plan.name)
+        self._desk = ClientDesk(context, folder)
 
     @property
     def socket(self) -> zmq.Socket[bytes] | None:
         """Readable when a client has asked something."""
         return self._desk.socket if self._desk is not None else None
 
-    def hear(self, report: Callable[[], Report]) -> None:
+    def hear(self, run: Told) -> None:
         """Answers what clients have asked; a change is answered once the node has taken it."""
         if self._desk is None:
             return
         for request in self._desk.requests():
             try:
-                self._serve(request, report)
+                self._serve(request, run)
             except StreamerError as error:
                 self._desk.refuse(request.identity, error)
 
@@ -131,7 +143,7 @@ class Changes:
             self._desk.close()
             self._desk = None
 
-    def _serve(self, request: Request, report: Callable[[], Report]) -> None:
+    def _serve(self, request: Request, run: Told) -> None:
         assert self._desk is not None
         match request.kind:
             case "get":
@@ -140,7 +152,9 @@ class Changes:
             case "set":
                 self._change(request.fields["path"], request.fields["value"], request.identity)
             case "report":
-                self._desk.answer(request.identity, "report", report=report().to_dict())
+                self._desk.answer(request.identity, "report", report=run.report().to_dict())
+            case "status":
+                self._desk.answer(request.identity, "status", status=run.status())
 
     def _change(self, path: str, value: Any, client: bytes) -> None:
         node = changed(self.plan, path, value)

@@ -8,6 +8,7 @@ request   fields                  answer
 get       path                    value: `value`
 set       path, value             value: `value`, `generation`, once the node has taken it
 report                            report: the interim report
+status                            status: how the run and its nodes stand
 ========  ======================  ===========================================================
 
 Any of them may be answered by error: `text`, `exit_status`. The socket lies in the run's folder,
@@ -16,8 +17,6 @@ which only its user can enter.
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,15 +27,16 @@ import zmq
 
 from streamer.errors import ProtocolError, StreamerError
 from streamer.masking import mask
+from streamer.runtime.addresses import bind
 
 MAX_REQUEST: Final = 64 * 1024
 """bytes"""
-DESCRIPTION: Final = "run.json"
 
 _REQUESTS: Final[dict[str, tuple[str, ...]]] = {
     "get": ("path",),
     "set": ("path", "value"),
     "report": (),
+    "status": (),
 }
 
 
@@ -59,19 +59,14 @@ class ClientDesk:
 
     Args:
         context: ZeroMQ context of the supervisor.
-        folder: of the run; a description is written there, for clients to find the run by.
-        graph: name of the graph.
+        folder: of the run.
     """
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], folder: str, *, graph: str) -> None:
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], folder: str) -> None:
         self.socket = context.socket(zmq.ROUTER)
         self.socket.setsockopt(zmq.LINGER, 200)
         self.socket.setsockopt(zmq.MAXMSGSIZE, MAX_REQUEST)
-        self.socket.bind(clients_endpoint(folder))
-        about = {"graph": graph, "pid": os.getpid()}
-        part = Path(folder, f".{DESCRIPTION}")
-        part.write_text(json.dumps(about), encoding="utf-8")
-        part.rename(Path(folder, DESCRIPTION))
+        bind(self.socket, clients_endpoint(folder))
 
     def requests(self) -> Iterator[Request]:
         """What has come in; nonsense is answered here."""

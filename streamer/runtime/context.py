@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Final
 
 from streamer.drops import COUNTED, Drop
 from streamer.errors import NodeError
@@ -18,11 +17,31 @@ from streamer.header import Header, new_header
 from streamer.link.outlet import Outlet
 from streamer.masking import mask
 from streamer.runtime.output import CancelledRun, OutputFrame
+from streamer.runtime.standing import AWAY, stand, status_of
 from streamer.status import Count, Status
 from streamer.telemetry.board import NodeBoard
 
-_STATUSES: Final = tuple(Status)
-_AWAY: Final = (Status.STALLED, Status.RECONNECTING)
+
+class BeatingEvent(threading.Event):
+    """An event; whoever waits for it is not hung.
+
+    Args:
+        beat: called some times a second while somebody waits.
+    """
+
+    def __init__(self, beat: Callable[[], None]) -> None:
+        super().__init__()
+        self._beat = beat
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Waits until it is set, or for so many seconds; whether it is set."""
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = 0.5 if until is None else min(0.5, until - time.monotonic())
+            done = super().wait(max(0.0, left))
+            self._beat()
+            if done or (until is not None and time.monotonic() >= until):
+                return done
 
 
 class RuntimeContext:
@@ -54,7 +73,7 @@ class RuntimeContext:
         self.live = node.live
         self.wanted = node.wanted
         self.gpu = node.gpu
-        self.stopping = threading.Event()
+        self.stopping: threading.Event = BeatingEvent(self.alive)
         self.incarnation = incarnation
         self.input_names = tuple(
             link.input for link in plan.inputs(node.name) if link.media == "video"
@@ -102,7 +121,7 @@ class RuntimeContext:
         except ValueError as error:
             raise NodeError(f"cannot make this picture: {error}") from None
         began = time.monotonic_ns()
-        slot = self._outlet.allocate(nbytes, cancelled=self._aborted.is_set)
+        slot = self._outlet.allocate(nbytes, cancelled=self.cancelled)
         self.waited_ns += time.monotonic_ns() - began
         if slot is None:
             raise CancelledRun
@@ -147,19 +166,15 @@ class RuntimeContext:
 
     def note(self, text: str) -> None:
         """See `streamer.Context.note`."""
+        self.alive()
         self._tell("state", node=self.name, state="", text=text[:500])
 
     def status(self, status: Status, text: str = "") -> None:
         """See `streamer.Context.status`."""
-        now, cells = time.monotonic_ns(), self._board
-        before = _STATUSES[cells.status.value - 1] if cells.status.value else None
-        if status is not before:
-            if status is Status.LIVE and before in _AWAY:
-                cells.away_ns.add(now - cells.status_ns.value)
-                cells.reconnects.add(before is Status.RECONNECTING)
-            if not (before in _AWAY and status in _AWAY):
-                cells.status_ns.set(now)
-            cells.status.set(_STATUSES.index(status) + 1)
+        self.alive()
+        if status is Status.CONNECTING and status_of(self._board) in AWAY:
+            status = Status.RECONNECTING  # a new process goes on where the former one died
+        stand(self._board, status, time.monotonic_ns())
         self._tell("status", node=self.name, status=str(status), text=mask(text)[:500])
 
     def count(self, what: Count, count: int = 1) -> None:
@@ -173,7 +188,25 @@ class RuntimeContext:
 
     def alive(self) -> None:
         """See `streamer.Context.alive`."""
+        cell = self._board.beat_ns
+        cell.set(max(cell.value, time.monotonic_ns()))
+
+    def beat(self) -> None:
+        """The frame loop has got on; ends whatever leave there was."""
         self._board.beat_ns.set(time.monotonic_ns())
+
+    def patient(self, seconds: float) -> None:
+        """Gives the node leave to stand still for so long, beside what it may anyway."""
+        self._board.beat_ns.set(time.monotonic_ns() + int(seconds * 1e9))
+
+    def unwatched(self) -> None:
+        """Nobody watches the frame loop any more: it has ended."""
+        self._board.beat_ns.set(0)
+
+    def cancelled(self) -> bool:
+        """Whether the run is to end at once; asked by whoever waits, who is not hung then."""
+        self.beat()
+        return self._aborted.is_set()
 
     def __repr__(self) -> str:
         return f"<RuntimeContext of {self.name}>"

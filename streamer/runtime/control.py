@@ -7,7 +7,8 @@ hello        worker → supervisor    this worker is up: `worker`, `incarnation`
 state        worker → supervisor    `node` is opening, ready, running, finishing or finished; `text`
 status       worker → supervisor    how `node` stands with the outside: `status`, `text`
 expect       worker → supervisor    the source `node` will give `frames` pictures, `seconds` long
-failed       worker → supervisor    `node` cannot go on: `text`, `exit_status`, `retry`
+failed       worker → supervisor    `node` cannot go on: `text`, `exit_status`; `retry`: it may be
+                                    started again, `quick`: at once
 done         worker → supervisor    all nodes have ended and all frames were given back
 peers        supervisor → worker    incarnation of every node's worker: `incarnations`
 start        supervisor → worker    sources may begin
@@ -30,13 +31,15 @@ import msgpack
 from streamer.errors import ProtocolError
 
 MAX_MESSAGE: Final = 64 * 1024
+NAMELESS: Final = "-" * 32
+"""stands in a process's arguments where its worker's name comes, which is at most as long"""
 
 _FIELDS: Final[dict[str, dict[str, type]]] = {
     "hello": {"worker": str, "incarnation": int, "pid": int},
     "state": {"node": str, "state": str, "text": str},
     "status": {"node": str, "status": str, "text": str},
     "expect": {"node": str, "frames": int, "seconds": float},
-    "failed": {"node": str, "text": str, "exit_status": int, "retry": bool},
+    "failed": {"node": str, "text": str, "exit_status": int, "retry": bool, "quick": bool},
     "done": {},
     "peers": {"incarnations": dict},
     "start": {},

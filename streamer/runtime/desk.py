@@ -9,7 +9,7 @@ import zmq
 
 from streamer.errors import ProtocolError
 from streamer.runtime import control
-from streamer.runtime.addresses import control_endpoint
+from streamer.runtime.addresses import bind, control_endpoint
 
 _MOST_MESSAGES: Final = 1000
 """messages heard in one turn, so that a talkative node does not hold up the clock"""
@@ -42,7 +42,7 @@ class ControlDesk:
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self.socket.setsockopt(zmq.MAXMSGSIZE, control.MAX_MESSAGE)
-        self.socket.bind(control_endpoint(folder))
+        bind(self.socket, control_endpoint(folder))
 
     def messages(self) -> Iterator[tuple[bytes, str, dict[str, Any]]]:
         """Sender, kind and fields of what has come in; some of it, if it is very much."""

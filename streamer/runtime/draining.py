@@ -30,6 +30,14 @@ def _has_frame_in_hand(node: NodeBoard) -> bool:
     return node.received.value > done + sum(cell.value for cell in node.dropped.values())
 
 
+def done(nodes: Mapping[str, NodeBoard]) -> int:
+    """A count that grows with everything that nodes do."""
+    return sum(
+        node.received.value + node.emitted.value + node.delivered.value + node.packets.value
+        for node in nodes.values()
+    )
+
+
 class DrainWatch:
     """Remembers when something moved last."""
 

@@ -23,10 +23,12 @@ class Feed:
 
     Args:
         accepts: pixel formats that the node takes.
+        beat: called before and after every wait.
     """
 
-    def __init__(self, accepts: tuple[str, ...]) -> None:
+    def __init__(self, accepts: tuple[str, ...], *, beat: Callable[[], None]) -> None:
         self._accepts = accepts
+        self._beat = beat
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._closing = threading.Lock()
         self._closed = False
@@ -78,9 +80,11 @@ class Feed:
             inlet = self.links[key][1]
             if inlet.socket is not None and not inlet.ended:
                 poller.register(inlet.socket, zmq.POLLIN)
+        self._beat()
         for source, _ in poller.poll(int(seconds * 1000)):
             if source == self._bell:
                 os.eventfd_read(self._bell)
+        self._beat()
         self.answer()
 
     def close(self) -> None:

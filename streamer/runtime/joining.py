@@ -58,7 +58,7 @@ def _join(loop: Loop, node: Join[Any], arrival: Received, others: dict[str, _Oth
     context = loop.context
     loop.board.received.add()
     context.withheld = False
-    with arrival.frame as leader:
+    with arrival.frame as leader, loop.handling(leader.header):
         for key, other in others.items():
             while not other.advance(leader.header):
                 if loop.aborted.is_set():

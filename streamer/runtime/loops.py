@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final, cast
@@ -78,6 +79,14 @@ class Loop:
                 run_sink(self, self.node)
             case _:
                 raise NodeError(f"{type(self.node).__name__} is no source, transform, join or sink")
+
+    @contextmanager
+    def handling(self, header: Header) -> Iterator[None]:
+        """Notes on the board which picture is being processed, for whoever finds us dead."""
+        self.board.handling.set(header.seq + 1)
+        yield
+        self.board.handling.set(0)  # and not after an error that ends the node
+        self.context.beat()
 
     def publish(self, result: Any, like: Header | None, received: int, started: int) -> None:
         """Publishes what a node has returned for a frame, or counts why it returned nothing."""
@@ -182,7 +191,8 @@ def run_source(loop: Loop, node: Source[Any]) -> None:
                     if item.data:  # an announcement has no time of its own
                         item.pts += clock.offset(item.pts, item.time_base)
                         board.packets.add()
-                    loop.audio.send_packet(item, cancelled=loop.aborted.is_set)
+                    loop.audio.send_packet(item, cancelled=context.cancelled)
+                context.beat()
                 continue
             if not isinstance(item, Frame):
                 raise NodeError(
@@ -203,6 +213,7 @@ def run_source(loop: Loop, node: Source[Any]) -> None:
             header.seq = board.captured.value
             board.captured.add()
             loop.publish(item, None, header.capture_ns, max(started, header.capture_ns))
+            context.beat()
             if context.stopping.is_set() or board.emitted.value == loop.frames:
                 break
             loop.feed.answer()
@@ -258,7 +269,7 @@ def _transform(loop: Loop, node: Transform[Any], arrival: Received) -> None:
     loop.board.received.add()
     loop.context.withheld = False
     started = time.monotonic_ns()
-    with arrival.frame as frame:
+    with arrival.frame as frame, loop.handling(frame.header):
         try:
             result = node.process(frame)
         except FrameError as error:
@@ -322,7 +333,7 @@ def _sink(loop: Loop, node: Sink[Any], arrival: Received) -> None:
         board.first_ns.set(arrival.received_ns)
     loop.context.withheld = False
     started = time.monotonic_ns()
-    with arrival.frame as frame:
+    with arrival.frame as frame, loop.handling(frame.header):
         try:
             node.process(frame)
         except FrameError as error:

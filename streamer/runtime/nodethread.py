@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 LONGEST_TEXT: Final = 4000
 """characters of an error's message that reach the supervisor"""
+OPENING_LEAVE: Final = 600.0
+"""seconds that a node may take to open before it is taken for hung"""
+FIRST_PICTURE_LEAVE: Final = 100.0
+"""seconds that the first picture may take beyond others: some things are built only then"""
 
 _log = logging.getLogger("streamer.worker")
 
@@ -43,7 +47,7 @@ class NodeThread:
         self.audio = self._outlet("audio")
         self.ended = False
         self.retry = False
-        """whether it failed in a way that starting the process again may mend"""
+        """whether starting the process again may mend its failure"""
         self.drain_at: float | None = None
         self.context = RuntimeContext(
             plan=worker.plan,
@@ -184,7 +188,7 @@ class NodeThread:
             node_class = registry.load(self.plan.entry)
             node = node_class(node_class.Params(**self.plan.params))
             node.context = self.context
-            self.feed = Feed(node.accepts)
+            self.feed = Feed(node.accepts, beat=self.context.beat)
             try:
                 self._run(node)
             except BaseException:
@@ -195,8 +199,8 @@ class NodeThread:
         except CancelledRun:
             pass
         except StreamerError as error:
-            self.retry = error.retry
-            self._failed(str(error), error.exit_status)
+            self.retry = error.retry or self._rests(error)
+            self._failed(str(error), error.exit_status, quick=error.retry)
             _log.debug("%s failed", name, exc_info=True)
         except BaseException as error:
             # What nobody foresaw may have left the process in any state: the worker ends now, and
@@ -204,8 +208,10 @@ class NodeThread:
             sys.stderr.write(mask(f"{name}: {traceback.format_exc()}"))
             sys.stderr.flush()
             self.retry = True
-            self._failed(f"{type(error).__name__}: {error}", StreamerError.exit_status)
+            text = f"{type(error).__name__}: {error}"
+            self._failed(text, StreamerError.exit_status, quick=True)
         finally:
+            self.context.unwatched()
             if not self.retry:
                 for outlet in self.outlets:
                     outlet.finish()
@@ -219,7 +225,9 @@ class NodeThread:
     def _run(self, node: Node[Any]) -> None:
         worker = self._worker
         assert self.feed is not None
+        self.context.patient(OPENING_LEAVE)
         node.open()
+        self.context.unwatched()
         for link in self.links_in:
             self.feed.add(link, self._inlet(link, node))
             self._turn(link)
@@ -229,6 +237,14 @@ class NodeThread:
             worker.started.wait()
         if not (self.context.stopping.is_set() or worker.aborted.is_set()):
             self._loop(node)
+
+    def _rests(self, error: StreamerError) -> bool:
+        """Whether the node is to be tried again later although that may not help.
+
+        One that never handled a picture is not: its parameters are wrong, more likely than not.
+        """
+        always = self.plan.restart.policy == "always"
+        return always and error.exit_status == 1 and self._worker.board.nodes[self.plan.name].worked
 
     def _close(self, node: Node[Any], *, failed: bool) -> None:
         """Closes the node; an error is its failure, unless it has failed already."""
@@ -244,13 +260,14 @@ class NodeThread:
                 sys.stderr.write(mask(f"{self.plan.name}: {traceback.format_exc()}"))
                 raise NodeError(f"could not be closed: {type(error).__name__}: {error}") from error
 
-    def _failed(self, text: str, exit_status: int) -> None:
+    def _failed(self, text: str, exit_status: int, *, quick: bool) -> None:
         self._worker.tell(
             "failed",
             node=self.plan.name,
             text=mask(text)[:LONGEST_TEXT],
             exit_status=exit_status,
             retry=self.retry,
+            quick=quick,
         )
 
     def _inlet(self, link: LinkPlan, node: Node[Any]) -> Inlet:
@@ -274,6 +291,16 @@ class NodeThread:
         def tell(state: str) -> None:
             worker.tell("state", node=name, state=state, text="")
 
+        def running() -> None:
+            tell("running")
+            if self.plan.role != "source":  # which has made its first picture by then
+                self.context.patient(FIRST_PICTURE_LEAVE)
+
+        def finishing() -> None:
+            tell("finishing")
+            self.context.unwatched()  # completing a large file takes time
+
+        self.context.patient(FIRST_PICTURE_LEAVE)
         Loop(
             node=node,
             context=self.context,
@@ -283,8 +310,8 @@ class NodeThread:
             audio=self.audio,
             aborted=worker.aborted,
             frames=worker.plan.frames,
-            running=lambda: tell("running"),
-            finishing=lambda: tell("finishing"),
+            running=running,
+            finishing=finishing,
         ).run()
 
 

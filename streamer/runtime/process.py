@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections import deque
+from collections.abc import Sequence
 from typing import Any, Final
 
 from streamer.errors import RunError
+from streamer.runtime.control import NAMELESS
 
 _LONGEST_LINE: Final = 64 * 1024
 _MOST_BLOCKS: Final = 64
@@ -20,32 +22,32 @@ _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 class WorkerProcess:
-    """A running worker.
+    """A process for a worker: first idle, getting ready for any, until it is given its orders.
 
     Args:
-        name: of the worker.
-        incarnation: number of this start, from 1.
-        orders: see `streamer.runtime.worker.Worker`.
         board_fd: descriptor of the board's memory.
+        name: of the worker, where it is known; for lists of processes.
 
     Attributes:
+        pid: of the process.
         pidfd: becomes readable when the process has ended.
         output: read end of its standard output and error.
         silent: whether it has closed them: nothing more will come.
-        last_lines: the latest lines that it wrote.
+
+    Raises:
+        RunError: the system cannot start a process.
     """
 
-    def __init__(
-        self, name: str, incarnation: int, orders: dict[str, Any], *, board_fd: int
-    ) -> None:
+    def __init__(self, *, board_fd: int, name: str = NAMELESS) -> None:
         self.name = name
-        self.incarnation = incarnation
-        self.last_lines: deque[str] = deque(maxlen=20)
         self.silent = False
         self._partial = b""
-        self.output, writing = os.pipe2(os.O_CLOEXEC)
-        os.set_blocking(self.output, False)  # the worker's end stays blocking
         try:
+            self.output, writing = os.pipe2(os.O_CLOEXEC)
+        except OSError as error:
+            raise _cannot_start(name, error) from error
+        try:
+            os.set_blocking(self.output, False)  # the worker's end stays blocking
             self._process = subprocess.Popen(
                 # -P: a file in the working folder named as a module of ours is not taken for it.
                 [sys.executable, "-P", "-m", "streamer.runtime.worker", name],  # named for ps
@@ -57,17 +59,37 @@ class WorkerProcess:
             )
         except OSError as error:
             os.close(self.output)
-            raise RunError(f"worker {name} cannot be started: {error.strerror}") from error
+            raise _cannot_start(name, error) from error
         finally:
             os.close(writing)
         self.pid = self._process.pid
-        self.pidfd = os.pidfd_open(self.pid)
-        assert self._process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps(orders).encode() + b"\n")
+            self.pidfd = os.pidfd_open(self.pid)
+        except OSError as error:
+            self.kill()
+            self.pidfd = -1
+            self.close()
+            raise _cannot_start(name, error) from error
+
+    def prepare(self, entries: Sequence[str]) -> None:
+        """Has an idle process import nodes' modules ahead of its orders; again, they are light."""
+        self._say({"prepare": list(entries), "path": [entry for entry in sys.path if entry]})
+
+    def order(self, name: str, orders: dict[str, Any]) -> None:
+        """Makes it the process of a worker.
+
+        Args:
+            name: of the worker.
+            orders: see `streamer.runtime.worker.Worker`.
+        """
+        self.name = name
+        self._say(orders)
+
+    def _say(self, what: dict[str, Any]) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it died at once; its pidfd tells
+            self._process.stdin.write(json.dumps(what).encode() + b"\n")
             self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it died at once; its pidfd tells
 
     def lines(self, *, rest: bool = False) -> list[str]:
         """Whole lines that the worker has written since the last call.
@@ -88,9 +110,7 @@ class WorkerProcess:
         *whole, self._partial = written.split(b"\n")
         if len(self._partial) > _LONGEST_LINE or (rest and self._partial):
             whole, self._partial = [*whole, self._partial], b""
-        lines = [line.decode(errors="replace").rstrip() for line in whole]
-        self.last_lines.extend(lines)
-        return lines
+        return [line.decode(errors="replace").rstrip() for line in whole]
 
     def poll(self) -> int | None:
         """Exit status, negative for a signal, or None while it runs."""
@@ -104,6 +124,21 @@ class WorkerProcess:
         except (OSError, IndexError):
             return 0.0
 
+    @property
+    def stopped(self) -> bool:
+        """Whether it was stopped, by SIGSTOP or a debugger."""
+        try:
+            with open(f"/proc/{self.pid}/stat", encoding="ascii", errors="replace") as file:
+                return file.read().rpartition(")")[2].split()[0] in "Tt"
+        except (OSError, IndexError):
+            return False
+
+    def show_stacks(self) -> None:
+        """Has it write to its log where each of its threads is, unless it is stopped."""
+        if not self.stopped:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(self.pid, signal.SIGUSR1)
+
     def kill(self) -> None:
         """Ends the process and whatever it has started, at once."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -112,18 +147,21 @@ class WorkerProcess:
     def close(self) -> None:
         """Lets go of the descriptors of a process that has ended."""
         self._process.wait()
-        os.close(self.pidfd)
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
         os.close(self.output)
         if self._process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
 
 
-def describe_exit(status: int) -> str:
-    """What an exit status means, in words."""
-    if status >= 0:
-        return f"ended with status {status}"
-    try:
-        return f"was killed by {signal.Signals(-status).name}"
-    except ValueError:
-        return f"was killed by signal {-status}"
+def _cannot_start(name: str, error: OSError) -> RunError:
+    advice = {
+        errno.EMFILE: "this user's programs may have more open at once: raise `ulimit -n`",
+        errno.ENFILE: "all programs of this machine have too many files open",
+        errno.EAGAIN: "no more processes are allowed: raise `ulimit -u` or the container's limit",
+        errno.ENOMEM: "free some memory",
+    }.get(error.errno or 0, "")
+    return RunError(
+        f"worker {name} cannot be started: {error.strerror}" + (f"; {advice}" if advice else "")
+    )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,8 @@ from typing import Any, Final, Self
 import zmq
 
 from streamer.errors import ParameterError, RunError, StreamerError
-from streamer.runtime.clients import DESCRIPTION, clients_endpoint, pack, unpack
+from streamer.runtime.clients import clients_endpoint, pack, unpack
+from streamer.runtime.folder import descriptions
 
 PATIENCE: Final = 30.0
 """seconds that a node may take to prepare a new value"""
@@ -43,17 +42,9 @@ def running_graphs() -> list[RunningGraph]:
 
 
 def _found() -> Iterator[RunningGraph]:
-    for base in dict.fromkeys((tempfile.gettempdir(), "/tmp")):
-        for path in Path(base).glob(f"streamer-*/{DESCRIPTION}"):
-            try:
-                if path.stat().st_uid != os.getuid():
-                    continue
-                about = json.loads(path.read_text(encoding="utf-8"))
-                run = RunningGraph(str(about["graph"]), int(about["pid"]), path.parent)
-                os.kill(run.pid, 0)
-            except (OSError, ValueError, KeyError, TypeError):
-                continue  # of another user, or left behind by a run that was killed
-            yield run
+    for folder, about in descriptions():
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            yield RunningGraph(str(about["graph"]), int(about["pid"]), folder)
 
 
 def choose(which: str | None = None) -> RunningGraph:
@@ -123,6 +114,11 @@ class Remote:
         """The interim report, as `docs/report.md` describes it."""
         report: dict[str, Any] = self._ask("report")["report"]
         return report
+
+    def status(self) -> dict[str, Any]:
+        """How the run and its nodes stand, as `docs/faults.md` describes it."""
+        status: dict[str, Any] = self._ask("status")["status"]
+        return status
 
     def close(self) -> None:
         """Ends the connection."""

@@ -11,14 +11,17 @@ in flight while the run goes on. Anything else would be a defect, and shows as `
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from streamer.drops import Drop
-from streamer.graph.plan import LinkPlan, Plan
-from streamer.telemetry.board import Board, Cell
+from streamer.graph.plan import LinkPlan, NodePlan, Plan
+from streamer.runtime.standing import away_ns, status_of
+from streamer.status import Count
+from streamer.telemetry.board import Board, Cell, NodeBoard
 from streamer.telemetry.histogram import Histogram
 
 
@@ -33,6 +36,7 @@ class Circumstances:
         crashed: nodes whose process has died at least once.
         failed: nodes that ended with an error or did not come back.
         restarts: by node.
+        last_failures: how the node's process died last, in words, by node; empty if it never did.
         rss_mb: highest resident memory of the node's process, MiB.
     """
 
@@ -42,6 +46,7 @@ class Circumstances:
     crashed: frozenset[str] = frozenset()
     failed: frozenset[str] = frozenset()
     restarts: Mapping[str, int] = field(default_factory=dict)
+    last_failures: Mapping[str, str] = field(default_factory=dict)
     rss_mb: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -58,7 +63,26 @@ class SinkReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeReport:
-    """One node; `rss_mb` is its process's, which it may share with others."""
+    """One node; what does not apply to it is None, and left out of the JSON.
+
+    Attributes:
+        frames: pictures that it passed on, or delivered.
+        process_ms: percentiles of its work on one picture.
+        copies_per_frame: copies of whole pictures that the runtime made.
+        repeated: pictures for which it showed a former result again.
+        spoiled: those among them that could not be made.
+        restarts: how often its process was started again.
+        rss_mb: most memory that its process held, which it may share with others, MiB.
+        last_failure: how its process died last.
+        status: how its connection to the outside stands (`streamer.Status`), if it said.
+        reconnects: how often that came back.
+        away_seconds: how long it was away in all.
+        mended: of a source: times put right.
+        filled: of a sink: pictures shown in place of ones that did not come.
+        viewers: of a sink that others watch: how many do so now.
+        viewers_most: how many did at most.
+        skipped: pictures that some viewer was too slow for.
+    """
 
     frames: int
     process_ms: dict[str, float | None]
@@ -67,6 +91,15 @@ class NodeReport:
     spoiled: int
     restarts: int
     rss_mb: float
+    last_failure: str | None = None
+    status: str | None = None
+    reconnects: int | None = None
+    away_seconds: float | None = None
+    mended: int | None = None
+    filled: int | None = None
+    viewers: int | None = None
+    viewers_most: int | None = None
+    skipped: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +158,12 @@ class Report:
         """The report as JSON types."""
         from dataclasses import asdict
 
-        return asdict(self)
+        data = asdict(self)
+        data["nodes"] = {
+            name: {key: value for key, value in node.items() if value is not None}
+            for name, node in data["nodes"].items()
+        }
+        return data
 
     def __str__(self) -> str:
         parts = [
@@ -218,7 +256,27 @@ def _node(plan: Plan, board: Board, circumstances: Circumstances, name: str) -> 
         spoiled=node.spoiled.value,
         restarts=circumstances.restarts.get(name, 0),
         rss_mb=round(circumstances.rss_mb.get(name, 0.0), 1),
+        last_failure=circumstances.last_failures.get(name) or None,
+        **_outside(plan.node(name), node),
     )
+
+
+def _outside(node: NodePlan, cells: NodeBoard) -> dict[str, Any]:
+    """What there is to say of a node's connection to the outside, its gaps and its viewers."""
+    said: dict[str, Any] = {}
+    if (status := status_of(cells)) is not None:
+        said["status"] = str(status)
+        said["reconnects"] = cells.reconnects.value
+        said["away_seconds"] = round(away_ns(cells, time.monotonic_ns()) / 1e9, 3)
+    if node.role == "source":
+        said["mended"] = cells.counts[Count.MENDED].value
+    if node.role == "sink":
+        said["filled"] = cells.counts[Count.FILLED].value
+        if cells.viewers_most.value:
+            said["viewers"] = cells.viewers.value
+            said["viewers_most"] = cells.viewers_most.value
+            said["skipped"] = cells.counts[Count.SKIPPED].value
+    return said
 
 
 def _link(plan: Plan, board: Board, link: LinkPlan) -> LinkReport:

@@ -5,6 +5,7 @@ clock. It passes no frames and reads no pixels. Its rules:
 
 - Sources begin when every node is ready, so that mistakes show before anything is read.
 - A worker that dies is started again by its nodes' policy; its leases are taken back.
+- A worker that hangs is ended, and is then one that died.
 - A node that fails for good ends the run: sources end, all other outputs are closed properly.
 - The first interrupt drains, the second ends at once.
 """
@@ -13,23 +14,24 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import sys
 import time
 from typing import Any, Final
 
 import zmq
 
+from streamer.errors import RunError
 from streamer.graph.plan import Plan
 from streamer.masking import mask
-from streamer.runtime.addresses import private_folder
 from streamer.runtime.changes import Changes
+from streamer.runtime.crew import Crew
 from streamer.runtime.desk import ControlDesk
-from streamer.runtime.draining import DrainWatch, unfinished
-from streamer.runtime.process import WorkerProcess, describe_exit
+from streamer.runtime.draining import DrainWatch, done, unfinished
+from streamer.runtime.folder import RunFolder, remove_abandoned
+from streamer.runtime.obituary import Obituary
 from streamer.runtime.record import WorkerRecord
 from streamer.runtime.report import Circumstances, Report, build
-from streamer.runtime.restart import delay_before_restart, may_restart
+from streamer.runtime.standing import Standing, Standings
+from streamer.runtime.watchdog import Watchdog
 from streamer.runtime.watcher import Watcher
 from streamer.telemetry.board import Board
 
@@ -60,17 +62,17 @@ class Supervisor:
     ) -> None:
         self.expected: dict[str, tuple[int, float]] = {}
         """what sources of known length have announced: pictures and seconds, 0 if unknown"""
-        self._changes = Changes(plan, self._tell_node)
         self._watcher = watcher
         self._duration = duration
-        self._debug = debug
         nodes, links = [n.name for n in plan.nodes], [link.key for link in plan.links]
         self._board_fd = Board.share(nodes, links)
         self._board = Board(nodes, links, fd=self._board_fd)
-        self._workers = [WorkerRecord(worker) for worker in plan.workers]
-        self._of_node = {node: w for w in self._workers for node in w.plan.nodes}
-        self._incarnations = dict.fromkeys(nodes, 1)
-        self._folder = ""
+        self._crew = Crew(plan, watcher, board_fd=self._board_fd, debug=debug)
+        self._changes = Changes(plan, self._crew.tell_node)
+        self._standings = Standings(self._board.nodes, watcher)
+        self._watchdog = Watchdog()
+        self._obituary = Obituary()
+        self._folder: RunFolder | None = None
         self._desk: ControlDesk | None = None
         self._errors: list[str] = []
         self._exit_status = 0
@@ -101,43 +103,56 @@ class Supervisor:
         with contextlib.suppress(OSError):  # full: it will wake anyhow; closed: the run is over
             os.write(self._wake_w, b"!")
 
+    def hang_up(self) -> None:
+        """Drains, however often it is called: a terminal that closes may say so twice."""
+        if not self._interrupts:
+            self.interrupt()
+
     # ---- the run -------------------------------------------------------------------------------
 
     def run(self) -> Report:
-        """Runs the plan to its end and tells what was done."""
+        """Runs the plan to its end and tells what was done.
+
+        Raises:
+            RunError: it cannot begin: no folder for sockets, no process, no descriptors.
+        """
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         try:
-            self._folder = private_folder()
-            self._desk = ControlDesk(
-                context, self._folder, nodes=self._of_node, complain=self._watcher.event
-            )
-            self._changes.listen(context, self._folder)
-            for worker in self._workers:
-                self._spawn(worker)
-            while not all(worker.over for worker in self._workers):
+            remove_abandoned()
+            self._folder = RunFolder()
+            self._listen(context, self._folder)
+            for worker in self._crew.workers:
+                self._crew.spawn(worker, self.plan, self._changes.generations)
+            while not all(worker.over for worker in self._crew.workers):
                 self._wait()
                 self._look()
                 self._watcher.tick(self)
         finally:
-            for worker in self._workers:
-                if worker.process is not None:
-                    worker.process.kill()
-                    self._pass_lines(worker, rest=True)
-                    worker.process.close()
-                    worker.process = None
+            self._crew.end_all()
             self._ended = time.monotonic()
             self._changes.look(self._board)
             self._changes.close()
             if self._desk is not None:
                 self._desk.close()
             context.term()
-            if self._folder:
-                shutil.rmtree(self._folder, ignore_errors=True)
+            if self._folder is not None:
+                self._folder.remove()
             descriptors = (self._wake_r, self._wake_w, self._board_fd)
             self._wake_r = self._wake_w = self._board_fd = -1  # a late signal must not write there
             for fd in descriptors:
                 os.close(fd)
         return self.report()
+
+    def _listen(self, context: zmq.Context[zmq.Socket[bytes]], folder: RunFolder) -> None:
+        try:
+            self._desk = ControlDesk(
+                context, folder.path, nodes=self._crew.of_node, complain=self._watcher.event
+            )
+            self._changes.listen(context, folder.path)
+        except zmq.ZMQError as error:
+            raise RunError(f"no sockets for the run: {error.strerror}") from error
+        self._crew.listen(self._desk, folder.path)
+        folder.describe(graph=self.plan.name, pid=os.getpid())
 
     def report(self) -> Report:
         """The report as of now; final after the run."""
@@ -147,8 +162,9 @@ class Supervisor:
             aborted=self._aborted,
             crashed=frozenset(self._crashed),
             failed=frozenset(self._failed),
-            restarts={node: len(worker.restarts) for node, worker in self._of_node.items()},
-            rss_mb={node: worker.peak_mb for node, worker in self._of_node.items()},
+            restarts={node: w.restarts for node, w in self._crew.of_node.items()},
+            last_failures={node: w.last_failure for node, w in self._crew.of_node.items()},
+            rss_mb={node: w.peak_mb for node, w in self._crew.of_node.items()},
         )
         return build(
             self.plan,
@@ -159,13 +175,24 @@ class Supervisor:
             exit_status=self._exit_status,
         )
 
+    def status(self) -> dict[str, Any]:
+        """How the run and its nodes stand, as JSON types; see `docs/faults.md`."""
+        from streamer.runtime.overview import overview
+
+        phase = "ending" if self._draining else "running" if self._started else "starting"
+        return overview(self.report(), self.plan, self._crew.of_node, self._standings, phase)
+
+    def standing(self, node: str) -> Standing | None:
+        """How a node stands with the outside; None if it never said."""
+        return self._standings.of(node)
+
     @property
     def running(self) -> bool:
         """Whether frames flow."""
         return self._first_frame is not None
 
     def __repr__(self) -> str:
-        return f"<Supervisor of {self.plan.name}: {len(self._workers)} workers>"
+        return f"<Supervisor of {self.plan.name}: {len(self._crew.workers)} workers>"
 
     # ---- one turn ------------------------------------------------------------------------------
 
@@ -176,29 +203,41 @@ class Supervisor:
         poller.register(self._wake_r, zmq.POLLIN)
         if self._changes.socket is not None:
             poller.register(self._changes.socket, zmq.POLLIN)
-        for worker in self._workers:
-            if worker.process is not None:
-                poller.register(worker.process.pidfd, zmq.POLLIN)
-                if not worker.process.silent:
-                    poller.register(worker.process.output, zmq.POLLIN)
-        due = [w.start_at - time.monotonic() for w in self._workers if w.start_at is not None]
+        self._crew.register(poller)
+        due = [w.start_at - time.monotonic() for w in self._crew.workers if w.start_at is not None]
         poller.poll(int(max(0.0, min([TICK, *due])) * 1000) + 1)
 
     def _look(self) -> None:
+        self._watchdog.look(time.monotonic())
         self._hear()
-        self._changes.hear(self.report)
+        self._changes.hear(self)
         self._changes.look(self._board)
-        for worker in self._workers:
+        for worker in self._crew.workers:
             if worker.process is not None:
-                self._pass_lines(worker)
+                self._crew.pass_lines(worker)
                 worker.peak_mb = max(worker.peak_mb, worker.process.rss_mb())
                 if (status := worker.process.poll()) is not None:
                     self._hear_last(worker, status)
                     self._ended_process(worker, status)
+                else:
+                    self._watch(worker)
             elif worker.start_at is not None and time.monotonic() >= worker.start_at:
                 worker.start_at = None
-                self._spawn(worker)
+                self._start_again(worker)
+        self._crew.keep_spare(self.plan, wanted=self._started and not self._draining)
         self._clock()
+
+    def _watch(self, worker: WorkerRecord) -> None:
+        """Ends a process that hangs; what follows is what follows any death."""
+        assert worker.process is not None
+        if worker.condemned:  # its stacks have been written by now
+            worker.process.kill()
+        elif not (worker.done or self._aborted):
+            nodes = [self.plan.node(name) for name in worker.plan.nodes]
+            verdict = self._watchdog.verdict(worker, nodes, self._board.nodes, time.monotonic())
+            if verdict:
+                worker.condemned, worker.cause = True, verdict
+                worker.process.show_stacks()
 
     def _clock(self) -> None:
         now = time.monotonic()
@@ -221,7 +260,7 @@ class Supervisor:
             self._drain()
         if self._draining and not self._aborted:
             self._watch_drain()
-        for worker in self._workers:
+        for worker in self._crew.workers:
             if worker.process is not None and (
                 (self._kill_at is not None and now > self._kill_at)
                 or (worker.done and now - worker.done_at > EXIT_GRACE)
@@ -230,88 +269,70 @@ class Supervisor:
 
     def _watch_drain(self) -> None:
         """Ends a drain that does not get on."""
-        done = sum(
-            node.received.value + node.emitted.value + node.delivered.value + node.packets.value
-            for node in self._board.nodes.values()
-        )
-        states = {n: s for w in self._workers if not w.over for n, s in w.states.items()}
-        idle = self._drain_watch.idle(done, states.values(), time.monotonic())
+        states = {n: s for w in self._crew.workers if not w.over for n, s in w.states.items()}
+        idle = self._drain_watch.idle(done(self._board.nodes), states.values(), time.monotonic())
         if idle is not None:
-            stuck = unfinished(states, self._board.nodes)
             self._watcher.event(f"nothing has moved for {idle:.0f} s: stopping at once")
+            stuck = unfinished(states, self._board.nodes)
             self._errors.append(f"{stuck} did not end within {idle:.0f} s")
             self._exit_status = max(self._exit_status, 1)
             self._abort()
 
     # ---- workers -------------------------------------------------------------------------------
 
-    def _spawn(self, worker: WorkerRecord) -> None:
-        worker.incarnation += 1
-        worker.identity = None
-        worker.done = False
-        worker.states = dict.fromkeys(worker.plan.nodes, "starting")
-        self._closed.difference_update(worker.plan.nodes)
-        for node in worker.plan.nodes:
-            self._incarnations[node] = worker.incarnation
-        orders: dict[str, Any] = {
-            "plan": self.plan.to_dict(),
-            "worker": worker.plan.name,
-            "incarnation": worker.incarnation,
-            "incarnations": self._incarnations,
-            "generations": self._changes.generations,
-            "folder": self._folder,
-            "board_fd": self._board_fd,
-            "debug": self._debug,
-            "path": [entry for entry in sys.path if entry],
-        }
-        worker.process = WorkerProcess(
-            worker.plan.name, worker.incarnation, orders, board_fd=self._board_fd
-        )
-        if worker.incarnation > 1:
-            self._tell_all("peers", incarnations=self._incarnations)
-
     def _ended_process(self, worker: WorkerRecord, status: int) -> None:
-        assert worker.process is not None
-        self._pass_lines(worker, rest=True)
-        worker.process.kill()  # whatever it had started
-        worker.process.close()
-        worker.process = None
+        self._crew.bury(worker)
         if worker.done:  # what it did after its last word touches no frame
             self._over(worker)
             return
+        why = self._obituary.write(worker, status, self._board.nodes)
         for node in worker.plan.nodes:
             if node not in self._failed and not self._aborted:
                 self._crashed.add(node)
-            self._tell_all("down", node=node, incarnation=worker.incarnation)
+            self._crew.tell_all("down", node=node, incarnation=worker.incarnation)
             self._changes.restarted(node)
+            self._standings.died(node, why)
         if self._aborted or worker.finished:
             # Finished: only what it had not handed on is lost, and a new start would begin anew.
             self._over(worker)
             return
-        names = " and ".join(worker.plan.nodes)
-        what = f"{names} {describe_exit(status)}"
+        worker.last_failure = why
+        self._restart_or_give_up(worker, why)
+
+    def _restart_or_give_up(self, worker: WorkerRecord, why: str) -> None:
         now = time.monotonic()
         policies = [self.plan.node(node).restart for node in worker.plan.nodes]
-        if (
-            self._started
-            and not self._draining
-            and all(may_restart(p, worker.restarts, now=now) for p in policies)
-        ):
-            delay = max(delay_before_restart(p, worker.restarts, now=now) for p in policies)
-            worker.restarts.append(now)
-            worker.start_at = now + delay
-            for node in worker.plan.nodes:
-                self._state(worker, node, "restarting", f"{describe_exit(status)}")
-            self._watcher.event(f"{what}; starting it again")
+        worked = all(self._board.nodes[node].worked for node in worker.plan.nodes)
+        restart = None
+        if self._started and not self._draining:
+            quick = not worker.spared
+            restart = worker.breaker.next(policies, now=now, worked=worked, quick=quick)
+        if restart is None:
+            self._over(worker)
+            if self._failed.isdisjoint(worker.plan.nodes):  # else one of them has said why
+                self._give_up(worker.plan.nodes, why)
             return
-        self._over(worker)
-        if self._failed.isdisjoint(worker.plan.nodes):  # else one of them has said why
-            self._give_up(worker.plan.nodes, what)
+        worker.breaker.chosen(restart, now=now)
+        worker.start_at = now + restart.delay
+        text = f"resting for {restart.delay:.0f} s: {why}" if restart.rest else why
+        for node in worker.plan.nodes:
+            self._state(worker, node, "resting" if restart.rest else "restarting", text)
+        after = f"trying again in {restart.delay:.0f} s" if restart.rest else "starting it again"
+        self._watcher.event(f"{why}; {after}")
+
+    def _start_again(self, worker: WorkerRecord) -> None:
+        try:
+            self._crew.spawn(worker, self.plan, self._changes.generations)
+        except RunError as error:  # too many processes, say: that may pass
+            worker.last_failure = str(error)
+            self._restart_or_give_up(worker, str(error))
+            return
+        self._closed.difference_update(worker.plan.nodes)
 
     def _over(self, worker: WorkerRecord) -> None:
         worker.over = True
         for node in worker.plan.nodes:
-            self._tell_all("gone", node=node)
+            self._crew.tell_all("gone", node=node)
 
     def _give_up(self, nodes: tuple[str, ...], error: str, exit_status: int = 1) -> None:
         self._failed.update(nodes)
@@ -341,8 +362,10 @@ class Supervisor:
             case "hello":
                 self._welcome(identity, fields)
             case "state":
-                worker = self._of_node[fields["node"]]
+                worker = self._crew.of_node[fields["node"]]
                 self._state(worker, fields["node"], fields["state"], fields["text"])
+            case "status":
+                self._standings.hear(fields["node"], fields["status"], fields["text"])
             case "expect":
                 self.expected[fields["node"]] = (fields["frames"], fields["seconds"])
             case "failed":
@@ -350,27 +373,20 @@ class Supervisor:
             case "taken":
                 self._changes.confirmed(fields["node"], fields["generation"], fields["text"])
             case "done":
-                for worker in self._workers:
+                for worker in self._crew.workers:
                     if worker.identity == identity:
                         worker.done = True
                         worker.done_at = time.monotonic()
 
     def _welcome(self, identity: bytes, fields: dict[str, Any]) -> None:
-        for worker in self._workers:
-            if (worker.plan.name, worker.incarnation) == (fields["worker"], fields["incarnation"]):
-                worker.identity = identity
-                self._tell(worker, "peers", incarnations=self._incarnations)
-                for other in self._workers:
-                    for node in other.plan.nodes if other.over else ():
-                        self._tell(worker, "gone", node=node)
-                for node in self._closed:
-                    self._tell(worker, "closed", node=node)
-                if self._started:
-                    self._tell(worker, "start")
-                if self._draining:
-                    self._tell(worker, "drain")
-                if self._aborted:
-                    self._tell(worker, "abort")
+        worker = self._crew.welcome(identity, fields["worker"], fields["incarnation"])
+        if worker is not None:
+            for node in self._closed:
+                self._crew.tell(worker, "closed", node=node)
+            orders = {"start": self._started, "drain": self._draining, "abort": self._aborted}
+            for order, given in orders.items():
+                if given:
+                    self._crew.tell(worker, order)
 
     def _state(self, worker: WorkerRecord, node: str, state: str, text: str) -> None:
         if state:
@@ -382,20 +398,20 @@ class Supervisor:
             self._close(node)
             self._drain_if_all_sinks_ended()
         if not self._started and not self._draining:
-            states = [s for w in self._workers for s in w.states.values()]
-            if all(s == "ready" for s in states) and all(w.identity for w in self._workers):
+            states = [s for w in self._crew.workers for s in w.states.values()]
+            if all(s == "ready" for s in states) and all(w.identity for w in self._crew.workers):
                 self._started = True
-                self._tell_all("start")
+                self._crew.tell_all("start")
 
     def _node_failed(self, fields: dict[str, Any]) -> None:
         node = fields["node"]
-        worker = self._of_node[node]
+        worker = self._crew.of_node[node]
         message = mask(f"{node}: {fields['text']}")
-        policy = self.plan.node(node).restart
-        again = fields["retry"] and self._started and not self._draining
-        if again and may_restart(policy, worker.restarts, now=time.monotonic()):
-            self._watcher.event(message)
-            return  # its process ends by itself and is started again
+        worker.last_failure = message
+        if fields["retry"] and self._started and not self._draining:
+            worker.spared = worker.spared or not fields["quick"]
+            worker.cause = worker.cause or message
+            return  # its process ends by itself, and what becomes of it is decided then
         self._close(node)
         self._give_up((node,), message, fields["exit_status"])
 
@@ -404,47 +420,31 @@ class Supervisor:
     def _close(self, node: str) -> None:
         """Tells all that a node takes no more pictures; what it has made is still handed on."""
         self._closed.add(node)
-        self._tell_all("closed", node=node)
+        self._crew.tell_all("closed", node=node)
 
     def _drain_if_all_sinks_ended(self) -> None:
         """Nobody watches any more: a source that has not ended by itself would run for nothing."""
         sinks = [node.name for node in self.plan.nodes if node.role == "sink"]
-        if all(self._of_node[s].states[s] == "finished" or self._of_node[s].over for s in sinks):
+        of_node = self._crew.of_node
+        if all(of_node[s].states[s] == "finished" or of_node[s].over for s in sinks):
             self._drain()
 
     def _drain(self) -> None:
         if not self._draining:
             self._draining = True
-            self._tell_all("drain")
-            for worker in self._workers:
+            self._crew.tell_all("drain")
+            for worker in self._crew.workers:
                 if worker.start_at is not None:  # died, and waits to be started again
                     worker.start_at = None
-                    worker.restarts.pop()
                     self._over(worker)
+                    if worker.resting:
+                        self._give_up(worker.plan.nodes, worker.last_failure)
 
     def _abort(self) -> None:
         self._draining = self._aborted = True
         self._kill_at = time.monotonic() + ABORT_GRACE
-        self._tell_all("abort")
-        for worker in self._workers:
+        self._crew.tell_all("abort")
+        for worker in self._crew.workers:
             if worker.process is None and not worker.over:
                 worker.start_at = None
                 self._over(worker)
-
-    def _tell_node(self, node: str, kind: str, **fields: Any) -> None:
-        self._tell(self._of_node[node], kind, node=node, **fields)
-
-    def _tell_all(self, kind: str, **fields: Any) -> None:
-        for worker in self._workers:
-            self._tell(worker, kind, **fields)
-
-    def _tell(self, worker: WorkerRecord, kind: str, **fields: Any) -> None:
-        # Before it says hello there is nothing to say: it is told everything then.
-        if self._desk is not None and worker.identity is not None and worker.process is not None:
-            self._desk.tell(worker.identity, kind, **fields)
-
-    def _pass_lines(self, worker: WorkerRecord, *, rest: bool = False) -> None:
-        """Passes on what a worker has written; with `rest` all of it, the last line included."""
-        assert worker.process is not None
-        for line in worker.process.lines(rest=rest):
-            self._watcher.line(worker.plan.name, mask(line))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from streamer.runtime.standing import Standing
     from streamer.runtime.supervisor import Supervisor
 
 
@@ -16,6 +17,9 @@ class Watcher(Protocol):
 
     def state(self, node: str, state: str, text: str) -> None:
         """A node has come to a state, from `starting` to `finished`; `text` says more."""
+
+    def standing(self, node: str, standing: Standing) -> None:
+        """A source or an output stands otherwise with the outside: connecting, live, away."""
 
     def event(self, text: str) -> None:
         """Something that the user should know, as one sentence."""

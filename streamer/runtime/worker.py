@@ -7,6 +7,9 @@ line on standard input, which then stays open: its end means that the supervisor
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import faulthandler
 import json
 import logging
 import os
@@ -15,13 +18,17 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any, Final
 
 import zmq
 
+from streamer import registry
+from streamer.errors import StreamerError
 from streamer.graph.plan import Plan
 from streamer.runtime import control
 from streamer.runtime.addresses import control_endpoint
+from streamer.runtime.control import NAMELESS
 from streamer.runtime.nodethread import NodeThread
 from streamer.telemetry.board import Board
 
@@ -31,6 +38,10 @@ STOP_GRACE: Final = 1.5
 """seconds that a draining source has to end by itself before its stream is ended for it"""
 ORPHAN_GRACE: Final = 5.0
 """seconds that a worker without a supervisor has to close its outputs"""
+
+SHOW_STACKS: Final = signal.SIGUSR1
+"""has a worker write to its log where every thread is, even if Python's lock is kept for ever"""
+_PR_SET_PDEATHSIG: Final = 1
 
 _log = logging.getLogger("streamer.worker")
 
@@ -104,6 +115,7 @@ class Worker:
                 os._exit(CRASHED)
             if all(self._over(thread) for thread in self.threads):
                 break
+            self._pulse()
             behind = any(outlet.behind for outlet in outlets)
             ready = dict(poller.poll(0 if behind else 250))
             if self._bell in ready:
@@ -123,6 +135,12 @@ class Worker:
         if any(thread.thread.is_alive() for thread in self.threads if not thread.ended):
             self._leave()
         self.zmq.term()
+
+    def _pulse(self) -> None:
+        """Shows that the process runs."""
+        now = time.monotonic_ns()
+        for name in self.node_names:
+            self.board.nodes[name].pulse_ns.set(now)
 
     def _close_control(self) -> None:
         with self._sending:
@@ -230,8 +248,9 @@ class Worker:
     def _leave(self) -> None:
         """Ends the process although a node's thread is still inside a call that will not return."""
         self._clean_up_if_orphaned()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):  # nobody reads it any more
+                stream.flush()
         os._exit(0)
 
 
@@ -239,25 +258,68 @@ def main() -> None:
     """Entry point of `python -m streamer.runtime.worker`."""
     # The supervisor decides what Ctrl-C and SIGTERM mean, also where they are sent to all processes
     # of a service or a terminal at once. Programs that a node starts get the usual meaning back.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
-    orders = json.loads(_first_line())
+    # Where it was, for whoever looks at the log, when it dies of its own code or is found hung.
+    faulthandler.enable()
+    faulthandler.register(SHOW_STACKS, all_threads=True)
+    _wake_when_orphaned()
+    orders = _orders()
     logging.basicConfig(
         level=logging.DEBUG if orders["debug"] else logging.INFO,
         format="%(levelname)s %(message)s",
         stream=sys.stderr,
     )
-    sys.path.extend(entry for entry in orders["path"] if entry not in sys.path)
+    _extend_path(orders["path"])
     Worker(orders).run()
 
 
-def _first_line() -> bytes:
+def _wake_when_orphaned() -> None:
+    """Has the kernel continue a process that is stopped when the supervisor dies, so that it ends.
+
+    Whoever runs is not disturbed by it, and hears of the death on standard input.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGCONT), 0, 0, 0)
+
+
+def _orders() -> dict[str, Any]:
+    """What to do; a process without a name first gets ready for whatever may come."""
+    idle = sys.argv[1:] == [NAMELESS]
+    while True:
+        orders: dict[str, Any] = json.loads(_line(idle=idle))
+        if "worker" in orders:
+            break
+        _extend_path(orders["path"])
+        for entry in orders["prepare"]:
+            with contextlib.suppress(StreamerError):  # it will be said where it matters
+                registry.load(entry)
+    if idle:
+        _rename(orders["worker"])
+    return orders
+
+
+def _extend_path(path: list[str]) -> None:
+    sys.path.extend(entry for entry in path if entry not in sys.path)
+
+
+def _rename(name: str) -> None:
+    """Puts the worker's name in place of `NAMELESS` in the process's arguments, for ps."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        words = Path("/proc/self/cmdline").read_bytes()
+        start = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[45])
+        if start:
+            at = start + words.index(NAMELESS.encode())
+            ctypes.memmove(at, name.encode().ljust(len(NAMELESS), b"\0"), len(NAMELESS))
+
+
+def _line(*, idle: bool) -> bytes:
     # Read without buffering, so that the descriptor can be polled afterwards.
     line = b""
     while not line.endswith(b"\n"):
         block = os.read(sys.stdin.fileno(), 1)
         if not block:
-            sys.exit("streamer.runtime.worker is started by streamer, not by hand")
+            sys.exit(0 if idle else "streamer.runtime.worker is started by streamer, not by hand")
         line += block
     return line
 

@@ -49,6 +49,8 @@ _NODE_CELLS: Final = (
     "reconnects",  # how often it came back
     "away_ns",  # how long it was away in all, up to the last return
     "beat_ns",  # CLOCK_MONOTONIC when the node last showed that it is not hung; 0: not watched
+    "pulse_ns",  # the same of its worker's main thread
+    "handling",  # number of the picture that is being processed, from 1; 0 between pictures
 )
 _LINK_CELLS: Final = ("offered", "received")
 
@@ -107,10 +109,17 @@ class NodeBoard:
         self.reconnects = Cell(cells, next(names))
         self.away_ns = Cell(cells, next(names))
         self.beat_ns = Cell(cells, next(names))
+        self.pulse_ns = Cell(cells, next(names))
+        self.handling = Cell(cells, next(names))
         self.dropped: dict[Drop, Cell] = {r: Cell(cells, next(names)) for r in COUNTED}
         start = next(names)
         self.process = Histogram(cells[start : start + CELLS])
         self.age = Histogram(cells[start + CELLS : start + 2 * CELLS])
+
+    @property
+    def worked(self) -> bool:
+        """Whether the node has ever handed on or delivered a picture."""
+        return self.emitted.value > 0 or self.delivered.value > 0
 
 
 class LinkBoard:

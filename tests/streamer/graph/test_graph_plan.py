@@ -87,15 +87,18 @@ def test_policies_of_the_file_win() -> None:
 
 
 def test_restarts() -> None:
-    usual = RestartPlan(policy="on-failure", max=5, window=60.0)
     nodes = fan(
         oil={**node("Style", "camera"), "restart": {"policy": "never", "max": 2, "window": 9}},
-        ink={**node("Style", "camera"), "restart": {"max": 0}},
+        ink={**node("Style", "camera"), "restart": {"max": 0, "rest": 3, "hang": 0}},
+        sheet={**node("Sheet", "clip", path="x"), "restart": {"hang": 90}},
     ).nodes
+    # A show goes on; a job on files ends with what went wrong.
+    usual = RestartPlan(policy="always", max=5, window=60.0, rest=30.0, hang=20.0)
     assert nodes["camera"].restart == nodes["out"].restart == usual
-    assert nodes["clip"].restart == RestartPlan(policy="never", max=5, window=60.0)
+    assert nodes["sheet"].restart == replace(usual, policy="on-failure", hang=90.0)
+    assert nodes["clip"].restart == replace(usual, policy="never")
     assert nodes["oil"].restart == RestartPlan(policy="never", max=2, window=9.0)
-    assert nodes["ink"].restart == RestartPlan(policy="on-failure", max=0, window=60.0)
+    assert nodes["ink"].restart == replace(usual, max=0, rest=3.0, hang=0.0)
 
 
 def test_sound_goes_from_the_leading_source_to_sinks_that_hold_it() -> None:

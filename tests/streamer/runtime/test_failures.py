@@ -119,7 +119,7 @@ def test_an_unforeseen_error_restarts_the_node(tmp_path: Path) -> None:
     assert report.nodes["work"].restarts == 1
     assert report.sinks["out"].dropped.keys() == {"crashed"}
     assert pictures(tmp_path / "tape")[-1].seq == 59
-    assert "work: RuntimeError: an error that nobody foresaw" in listener.events
+    assert "work: RuntimeError: an error that nobody foresaw; starting it again" in listener.events
     # The traceback is there for whoever wants to mend it.
     assert any("made_nodes.py" in text for worker, text in listener.lines if worker == "work")
 
@@ -139,7 +139,7 @@ def test_a_camera_that_goes_away_is_opened_again(tmp_path: Path) -> None:
     assert report.exit_status == 0
     assert report.nodes["src"].restarts == 1
     assert report.sinks["out"].captured == 60
-    assert "src: the camera went away" in listener.events
+    assert "src: the camera went away; starting it again" in listener.events
     shown = pictures(tape)
     assert [p.pts for p in shown] == sorted({p.pts for p in shown})
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 import subprocess
 import sys
@@ -17,31 +16,11 @@ from hypothesis import strategies as st
 from plans import chain
 
 from streamer.errors import ProtocolError, RunError
-from streamer.graph.plan import RestartPlan
 from streamer.runtime import control
-from streamer.runtime.addresses import control_endpoint, endpoint_of, private_folder
-from streamer.runtime.process import WorkerProcess, describe_exit
-from streamer.runtime.restart import LONGEST_DELAY, delay_before_restart, may_restart
-
-POLICY = RestartPlan(policy="on-failure", max=3, window=60)
-
-
-def test_restarts_are_counted_within_a_window() -> None:
-    times = [0.0, 10.0, 20.0]
-    assert may_restart(POLICY, times[:2], now=20)
-    assert not may_restart(POLICY, times, now=30)
-    assert not may_restart(POLICY, times, now=59.9)
-    assert may_restart(POLICY, times, now=60.1)  # the first one is forgotten
-    never = RestartPlan(policy="never", max=3, window=60)
-    assert not may_restart(never, [], now=0)
-
-
-def test_the_delay_doubles_up_to_a_limit_and_is_forgotten() -> None:
-    delays = [delay_before_restart(POLICY, [0.0] * n, now=1) for n in range(5)]
-    assert delays == [0.05, 0.1, 0.2, 0.4, 0.8]
-    assert delay_before_restart(POLICY, [0.0] * 5000, now=1) == LONGEST_DELAY
-    assert delay_before_restart(POLICY, [0.0] * 5, now=100) == 0.05
-
+from streamer.runtime.addresses import control_endpoint, endpoint_of
+from streamer.runtime.folder import RunFolder
+from streamer.runtime.obituary import describe_exit
+from streamer.runtime.process import WorkerProcess
 
 def test_exits_in_words() -> None:
     assert describe_exit(-9) == "was killed by SIGKILL"
@@ -54,7 +33,7 @@ MESSAGES: list[tuple[str, dict[str, Any]]] = [
     ("hello", {"worker": "w", "incarnation": 1, "pid": 7}),
     ("state", {"node": "n", "state": "ready", "text": ""}),
     ("expect", {"node": "n", "frames": 5, "seconds": 1.5}),
-    ("failed", {"node": "n", "text": "why", "exit_status": 1, "retry": False}),
+    ("failed", {"node": "n", "text": "why", "exit_status": 1, "retry": False, "quick": False}),
     ("done", {}),
     ("peers", {"incarnations": {"n": 2}}),
     ("down", {"node": "n", "incarnation": 3}),
@@ -91,10 +70,12 @@ def test_control_messages_have_a_largest_size() -> None:
 
 
 def test_the_folder_of_sockets_is_private() -> None:
-    folder = Path(private_folder())
+    held = RunFolder()
+    folder = Path(held.path)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert folder.parent == Path(tempfile.gettempdir())
-    folder.rmdir()
+    held.remove()
+    assert not folder.exists()
 
 
 def test_a_long_temporary_path_leaves_room_for_sockets(
@@ -103,19 +84,20 @@ def test_a_long_temporary_path_leaves_room_for_sockets(
     deep = tmp_path / ("deep" * 25)
     deep.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(deep))
-    folder = private_folder()
+    held = RunFolder()
+    folder = held.path
     plan = chain(Path("tape"))
     for link in plan.links:
         address = endpoint_of(folder, plan, link, 10**6)
         assert len(address.removeprefix("ipc://").encode()) <= 107
     assert len(control_endpoint(folder).removeprefix("ipc://").encode()) <= 107
-    os.rmdir(folder)
+    held.remove()
 
 
 def test_a_temporary_folder_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", "/no/such/folder")
     with pytest.raises(RunError, match="no folder for sockets in /no/such/folder: No such file"):
-        private_folder()
+        RunFolder()
 
 
 def test_every_link_and_incarnation_has_an_address_of_its_own() -> None:
@@ -139,4 +121,4 @@ def test_a_worker_started_by_hand_says_so() -> None:
 def test_a_process_that_cannot_be_started_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", "/no/such/python")
     with pytest.raises(RunError, match="worker w cannot be started: No such file or directory"):
-        WorkerProcess("w", 1, {}, board_fd=0)
+        WorkerProcess(board_fd=0, name="w")

@@ -1,0 +1,187 @@
+"""The workers of a run: their processes are started, spoken to, read and ended here.
+
+What a worker's end means for the run is the supervisor's to decide.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from typing import Any, Final
+
+import zmq
+
+from streamer.errors import RunError
+from streamer.graph.plan import NodePlan, Plan
+from streamer.masking import mask
+from streamer.runtime.desk import ControlDesk
+from streamer.runtime.process import WorkerProcess
+from streamer.runtime.record import WorkerRecord
+from streamer.runtime.watcher import Watcher
+
+SPARE_AFTER: Final = 1.0
+"""seconds after the latest start of a worker when a spare process is made ready"""
+
+
+class Crew:
+    """See the module.
+
+    Args:
+        plan: of the graph.
+        watcher: told of every line that a worker writes.
+        board_fd: descriptor of the board's memory.
+        debug: workers log in detail.
+
+    Attributes:
+        workers: one record for each worker of the plan.
+        of_node: the same by node name.
+        incarnations: of every node's worker.
+    """
+
+    def __init__(self, plan: Plan, watcher: Watcher, *, board_fd: int, debug: bool) -> None:
+        self.workers = [WorkerRecord(worker) for worker in plan.workers]
+        self.of_node = {node: w for w in self.workers for node in w.plan.nodes}
+        self.incarnations = {node.name: 1 for node in plan.nodes}
+        self._watcher = watcher
+        self._board_fd = board_fd
+        self._debug = debug
+        self._desk: ControlDesk | None = None
+        self._folder = ""
+        self._spare: WorkerProcess | None = None
+
+    def listen(self, desk: ControlDesk, folder: str) -> None:
+        """Takes the desk that workers are spoken to by, and the folder of the run's sockets."""
+        self._desk, self._folder = desk, folder
+
+    def spawn(self, worker: WorkerRecord, plan: Plan, generations: dict[str, int]) -> None:
+        """Starts the next process of a worker.
+
+        Args:
+            worker: of which none runs.
+            plan: with the parameters as they are now.
+            generations: of the latest change of each node's parameters.
+
+        Raises:
+            RunError: the system cannot start a process.
+        """
+        worker.begin(time.monotonic())
+        self.incarnations |= dict.fromkeys(worker.plan.nodes, worker.incarnation)
+        orders: dict[str, Any] = {
+            "plan": plan.to_dict(),
+            "worker": worker.plan.name,
+            "incarnation": worker.incarnation,
+            "incarnations": self.incarnations,
+            "generations": generations,
+            "folder": self._folder,
+            "board_fd": self._board_fd,
+            "debug": self._debug,
+            "path": [entry for entry in sys.path if entry],
+        }
+        worker.process = self._process(worker.plan.name)
+        worker.process.order(worker.plan.name, orders)
+        if worker.incarnation > 1:
+            self.tell_all("peers", incarnations=self.incarnations)
+
+    def welcome(self, identity: bytes, name: str, incarnation: int) -> WorkerRecord | None:
+        """Hears a hello and tells the newcomer who is there; None if it is none of ours.
+
+        Args:
+            identity: of its connection.
+            name: of its worker.
+            incarnation: of its process.
+        """
+        for worker in self.workers:
+            if (worker.plan.name, worker.incarnation) == (name, incarnation):
+                worker.identity = identity
+                self.tell(worker, "peers", incarnations=self.incarnations)
+                for other in self.workers:
+                    for node in other.plan.nodes if other.over else ():
+                        self.tell(worker, "gone", node=node)
+                return worker
+        return None
+
+    def keep_spare(self, plan: Plan, *, wanted: bool) -> None:
+        """Has an idle process ready that a worker can go on in at once when its own has died.
+
+        Args:
+            plan: a graph of files gets none: nobody waits there for the next picture.
+            wanted: whether workers may still be started again.
+        """
+        if self._spare is not None and (not wanted or self._spare.poll() is not None):
+            self.dismiss_spare()
+        if not wanted or self._spare is not None or not any(map(_restarts_live, plan.nodes)):
+            return
+        latest = max(worker.spawned_at for worker in self.workers)
+        if time.monotonic() - latest > SPARE_AFTER:
+            with contextlib.suppress(RunError):  # there will be another attempt, and a start anyway
+                self._spare = WorkerProcess(board_fd=self._board_fd)
+                self._spare.prepare([node.entry for node in plan.nodes])
+
+    def dismiss_spare(self) -> None:
+        """Ends the idle process."""
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            spare.kill()
+            spare.close()
+
+    def _process(self, name: str) -> WorkerProcess:
+        spare, self._spare = self._spare, None
+        if spare is None:
+            return WorkerProcess(board_fd=self._board_fd, name=name)
+        if spare.poll() is None:
+            return spare
+        spare.close()
+        return WorkerProcess(board_fd=self._board_fd, name=name)
+
+    def register(self, poller: zmq.Poller) -> None:
+        """Has a poller wake for deaths and for lines."""
+        for worker in self.workers:
+            if worker.process is not None:
+                poller.register(worker.process.pidfd, zmq.POLLIN)
+                if not worker.process.silent:
+                    poller.register(worker.process.output, zmq.POLLIN)
+
+    def pass_lines(self, worker: WorkerRecord, *, rest: bool = False) -> None:
+        """Passes on what a worker has written; with `rest` all of it, the last line included."""
+        assert worker.process is not None
+        for line in worker.process.lines(rest=rest):
+            self._watcher.line(worker.plan.name, mask(line))
+
+    def bury(self, worker: WorkerRecord) -> None:
+        """Lets go of a process that has ended, and ends whatever it had started."""
+        assert worker.process is not None
+        self.pass_lines(worker, rest=True)
+        worker.process.kill()
+        worker.process.close()
+        worker.process = None
+
+    def end_all(self) -> None:
+        """Ends all processes at once."""
+        self.dismiss_spare()
+        for worker in self.workers:
+            if worker.process is not None:
+                worker.process.kill()
+                self.bury(worker)
+
+    def tell_node(self, node: str, kind: str, **fields: Any) -> None:
+        """Sends a message about a node to its worker."""
+        self.tell(self.of_node[node], kind, node=node, **fields)
+
+    def tell_all(self, kind: str, **fields: Any) -> None:
+        """Sends a message to every worker."""
+        for worker in self.workers:
+            self.tell(worker, kind, **fields)
+
+    def tell(self, worker: WorkerRecord, kind: str, **fields: Any) -> None:
+        """Sends a message to a worker."""
+        # Before it says hello there is nothing to say: it is told everything then.
+        if self._desk is not None and worker.identity is not None and worker.process is not None:
+            self._desk.tell(worker.identity, kind, **fields)
+
+    def __repr__(self) -> str:
+        return f"<Crew of {len(self.workers)}>"
+
+
+def _restarts_live(node: NodePlan) -> bool:
+    return node.live and node.restart.policy != "never"
