@@ -26,7 +26,7 @@ _SNAPSHOT: Final = 5.0  # seconds to wait for a picture
 _BOUNDARY: Final = b"streamer-frame"
 _CSP: Final = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-    "connect-src 'self'; img-src 'self'; media-src 'self' blob:; base-uri 'none'; "
+    "connect-src 'self'; img-src blob: data:; media-src blob:; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'self'"
 )
 

@@ -111,6 +111,7 @@ class Peer:
         self._heard = time.monotonic()
         self._backlog: Backlog[Payloads] = Backlog(behind=hub.ask_keyframe, skipped=hub.skipped)
         self._task: asyncio.Task[None] | None = None
+        self._ending = False
         self._viewer: Viewer = hub.join(
             Kind.WEBRTC, address, self._backlog, end=self.end, watching=False
         )
@@ -156,7 +157,8 @@ class Peer:
     def end(self) -> None:
         """Ends the connection; further calls do nothing."""
         self._backlog.close()
-        if self._task is not None:
+        if self._task is not None and not self._ending:
+            self._ending = True
             self._task.cancel()
 
     async def ended(self) -> None:
