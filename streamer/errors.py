@@ -13,6 +13,7 @@
     │   ├── ProtocolError   a peer sent bytes that are not of the protocol
     │   ├── LeaseError      a frame was used after it was given back
     │   └── SlabError       slots for frames cannot be had or reached
+    │       └── DeviceError a GPU is not there, or refuses a call
     └── RunError            the run as a whole failed                          exit status 1
 
 A message names the thing, the rule and the value, and what to do. `exit_status` is what the
@@ -112,6 +113,19 @@ class LeaseError(LinkError):
 
 class SlabError(LinkError):
     """Memory for frames cannot be had, exported or attached."""
+
+
+class DeviceError(SlabError):
+    """A GPU is not there, or its runtime refuses a call.
+
+    Args:
+        message: one sentence.
+        out_of_memory: whether it is its memory that is short, which may pass.
+    """
+
+    def __init__(self, message: str, *, out_of_memory: bool = False) -> None:
+        super().__init__(message)
+        self.out_of_memory = out_of_memory
 
 
 class RunError(StreamerError):

@@ -13,7 +13,7 @@ import warnings
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Self
 
-from streamer.errors import LeaseError
+from streamer.errors import DeviceError, LeaseError
 from streamer.formats import YUV_FORMATS, picture_shape
 from streamer.header import Header
 from streamer.lease import Lease
@@ -158,29 +158,93 @@ class Frame:
         return self.header.format
 
     def numpy(self) -> npt.NDArray[np.uint8]:
-        """The pixels as a uint8 array, without copying; read-only for received frames.
+        """The pixels as a uint8 array; read-only for received frames.
 
-        Shape as `streamer.formats.picture_shape` gives it. The array must not outlive the lease.
+        Shape as `streamer.formats.picture_shape` gives it. Of a frame in host memory it is made
+        without copying, and must not outlive the lease. Of a frame on a GPU it is a read-only
+        copy, which waits for the GPU and is counted.
 
         Raises:
             LeaseError: the frame was given back.
+            FrameError: the GPU has not finished the picture in time, or its producer has died.
         """
-        shape = picture_shape(self.header.format, self.header.width, self.header.height)
-        return self._open().bytes()[: math.prod(shape)].reshape(shape)
+        lease = self._open()
+        if lease.on_device:
+            return lease.download(self._shape)
+        return lease.bytes()[: math.prod(self._shape)].reshape(self._shape)
+
+    def cupy(self) -> Any:
+        """The pixels as a `cupy.ndarray` of uint8 on the node's GPU; shape as `numpy()`.
+
+        Of a frame on the GPU it is made without copying, and must not outlive the lease. It is
+        for work on this thread's stream, which is made current for CuPy and torch; another stream
+        has to be ordered by hand. Of a frame in host memory it is a copy, which is counted.
+
+        Raises:
+            LeaseError: the frame was given back.
+            FrameError: the GPU has not finished the picture in time, or its producer has died.
+            DeviceError: the frame is in host memory and its node has no GPU.
+        """
+        lease = self._open()
+        if lease.on_device:
+            return lease.array(self._shape)
+        if lease.device is None:
+            raise DeviceError(
+                "the frame is in host memory, and its node has no GPU to bring it to: "
+                "give the node `gpu: 0` in the graph, or use frame.numpy()"
+            )
+        return lease.upload(lease.device, self._shape)
 
     def torch(self) -> Any:
-        """The pixels as a CPU `torch.uint8` tensor, without copying; shape as `numpy()`.
+        """The pixels as a `torch.uint8` tensor where they are, without copying; shape as `numpy()`.
 
-        A received frame's memory is read-only: writing to the tensor ends the process.
+        A received frame's host memory is read-only: writing to the tensor ends the process. On a
+        GPU it is for work on the same stream as `cupy()`.
 
         Raises:
             LeaseError: the frame was given back.
+            FrameError: the GPU has not finished the picture in time, or its producer has died.
         """
+        lease = self._open()
+        if lease.on_device:
+            array = lease.array(self._shape)
+            return lease.tensor(array)
         import torch
 
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*not writable.*")
             return torch.from_numpy(self.numpy())
+
+    def write(self, pixels: Any) -> None:
+        """Fills a frame of `Context.allocate`, wherever it lies.
+
+        Args:
+            pixels: a uint8 array of the frame's shape: of numpy, or of CuPy or torch where the
+                frame is on a GPU, there without a detour through host memory.
+
+        Raises:
+            LeaseError: the frame was given back.
+            ValueError: the array is of another shape or type, or not contiguous.
+        """
+        import numpy as np
+
+        lease = self._open()
+        if lease.on_device:
+            lease.write(pixels, self._shape)
+            return
+        array = np.asarray(pixels)
+        if array.dtype != np.uint8 or array.shape != self._shape:
+            raise ValueError(f"an array of {array.dtype} and shape {array.shape} does not fill it")
+        np.copyto(self.numpy(), array)
+
+    @property
+    def memory(self) -> str:
+        """Where the pixels are: `host`, or `cuda` for the node's GPU."""
+        return "cuda" if self._open().on_device else "host"
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        return picture_shape(self.header.format, self.header.width, self.header.height)
 
     def _open(self) -> Lease:
         if self._lease is None:

@@ -135,7 +135,7 @@ class Inlet:
                 return None
             now = time.monotonic_ns()
             message = wire.unpack(data)
-            if isinstance(message, (wire.Hello, wire.Credit)):
+            if isinstance(message, (wire.Hello, wire.Credit, wire.Attached)):
                 raise ProtocolError(f"a producer does not send {type(message).__name__}")
             if message.incarnation != self._producer:
                 continue

@@ -100,6 +100,7 @@ def test_the_engine_knows_no_node() -> None:
 def test_dependencies_point_one_way() -> None:
     # frame <- link <- runtime <- cli; a graph is known to the runtime by its plan.
     forbidden = {
+        "gpu": ("streamer.link", "streamer.frame", "streamer.runtime", "streamer.nodebase"),
         "link": ("streamer.runtime", "streamer.cli", "streamer.graph", "streamer.nodebase"),
         "telemetry": ("streamer.runtime", "streamer.cli", "streamer.graph", "streamer.link"),
         "runtime": ("streamer.cli",),
@@ -112,5 +113,6 @@ def test_dependencies_point_one_way() -> None:
     for name in ("frame", "lease", "header", "formats", "errors", "drops", "audio"):
         own = {one for one in imports(ROOT / f"{name}.py") if one.startswith("streamer")}
         allowed = ("streamer.errors", "streamer.formats", "streamer.header", "streamer.lease")
+        allowed += ("streamer.gpu.device", "streamer.gpu.pixels")  # which import no GPU's library
         if name != "errors":  # which names a report, for types alone
             assert all(one in allowed for one in own), (name, own)
