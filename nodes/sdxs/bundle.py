@@ -80,7 +80,7 @@ class Bundle:
                 noise_channels=int(fields["noise_channels"]),
                 shrink=int(fields["shrink"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise ValueError(f"{path} does not describe a one-step model: {error}") from error
 
     def graph_problem(self) -> str | None:
@@ -92,7 +92,7 @@ class Bundle:
                     return f"{name} has changed since the graph was made"
         except FileNotFoundError as error:
             return f"{error.filename} is missing"
-        except (AttributeError, KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
             return f"{MADE_FROM} cannot be read"
         return None
 

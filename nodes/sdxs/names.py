@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,7 +114,9 @@ class Lora:
 
 
 def _locate(name: str | Path) -> ModelName | None:
-    path = Path(name).expanduser()
+    path = Path(name)
+    with contextlib.suppress(RuntimeError):  # ~ of nobody: a file's name like any other
+        path = path.expanduser()
     if path.exists():
         return ModelName("folder", str(path))
     # What looks like a path is one, and then it does not exist.

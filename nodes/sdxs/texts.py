@@ -41,9 +41,12 @@ def parse(prompt: str) -> tuple[tuple[str, float], ...]:
             )
         weights[text] = weights.get(text, 0.0) + weight
     total = sum(weights.values())
+    if not math.isfinite(total):
+        raise ValueError("the weights of the prompt are too large: write numbers such as 0.7")
     if total <= 0:
         raise ValueError(f"the weights of {prompt!r} add up to 0: one must be above it")
-    return tuple((text, weight / total) for text, weight in weights.items() if weight > 0)
+    shares = ((text, weight / total) for text, weight in weights.items())
+    return tuple((text, share) for text, share in shares if share > 0)
 
 
 def _split(part: str) -> tuple[str, float]:

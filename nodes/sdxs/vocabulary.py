@@ -36,7 +36,10 @@ def parse(prompt: str, *, known: Sequence[str], model: str) -> dict[str, float]:
             )
         weights[style] = weights.get(style, 0.0) + (_weight(word, amount) if colon else 1.0)
     total = sum(weights.values())
-    return {style: weight / total for style, weight in weights.items()}
+    if not math.isfinite(total):
+        raise ValueError("the weights of the prompt are too large: write numbers such as 0.7")
+    shares = {style: weight / total for style, weight in weights.items()}
+    return {style: share for style, share in shares.items() if share > 0}
 
 
 def _weight(word: str, amount: str) -> float:

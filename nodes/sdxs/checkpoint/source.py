@@ -70,7 +70,7 @@ class Source:
         path = self.need(*candidates)
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, ValueError) as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not JSON: {error}") from error
         if not isinstance(value, dict):
             raise ValueError(f"{path} holds no JSON object")
