@@ -49,7 +49,7 @@ class ModelName:
             architecture = text.partition(":")[2]
             if architecture not in RANDOM_MODELS:
                 raise ValueError(
-                    f"unknown model {text!r}: after 'random:' comes "
+                    f"unknown model {text!r:.200}: after 'random:' comes "
                     f"{', '.join(RANDOM_MODELS[:-1])} or {RANDOM_MODELS[-1]}"
                 )
             return cls("random", architecture)
@@ -59,7 +59,7 @@ class ModelName:
                 return cls("bundle", found.id)
             return found
         raise FileNotFoundError(
-            f"no model {text!r}: it is neither {BUNDLED!r}, nor random:{RANDOM_MODELS[-1]} or the "
+            f"no model {text!r:.200}: it is neither {BUNDLED!r}, nor random:{RANDOM_MODELS[-1]} or the "
             "like, nor a folder, nor a repository owner/name of the Hugging Face hub"
         )
 
@@ -79,7 +79,7 @@ class ModelName:
         found = _locate(name)
         if found is None:
             raise FileNotFoundError(
-                f"no {what} {str(name)!r}: it is neither a file or folder, nor a repository "
+                f"no {what} {str(name)!r:.200}: it is neither a file or folder, nor a repository "
                 "owner/name of the Hugging Face hub"
             )
         return found
