@@ -91,7 +91,7 @@ class PlainDisplay:
 
     def state(self, node: str, state: str, text: str) -> None:
         """Shows what a node is busy with."""
-        if text and not self._quiet:
+        if text and state not in ("restarting", "resting") and not self._quiet:  # an event tells
             self._print(f"{node}: {text}")
 
     def standing(self, node: str, standing: Standing) -> None:

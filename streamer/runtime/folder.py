@@ -105,7 +105,9 @@ def remove_abandoned() -> int:
 def _folders() -> Iterator[Path]:
     for base in dict.fromkeys((tempfile.gettempdir(), "/tmp")):
         with contextlib.suppress(OSError):
-            for entry in sorted(os.scandir(base), key=lambda entry: entry.name):
+            with os.scandir(base) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+            for entry in entries:
                 with contextlib.suppress(OSError):
                     about = entry.stat(follow_symlinks=False)
                     ours = about.st_uid == os.getuid() and stat.S_IMODE(about.st_mode) == 0o700
@@ -114,11 +116,13 @@ def _folders() -> Iterator[Path]:
 
 
 def _only_ours(folder: Path) -> bool:
-    """Whether a folder holds nothing that a run does not put there."""
-    return all(
+    """Whether a folder holds what a run puts there, and nothing else."""
+    with os.scandir(folder) as found:
+        entries = list(found)
+    return bool(entries) and all(
         entry.name in (DESCRIPTION, f".{DESCRIPTION}")
         or stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode)
-        for entry in os.scandir(folder)
+        for entry in entries
     )
 
 
@@ -154,7 +158,7 @@ def _lock_is_held(path: Path) -> bool:
 
 def _empty(path: str) -> None:
     with contextlib.suppress(OSError):
-        for entry in os.scandir(path):
+        for name in os.listdir(path):
             with contextlib.suppress(OSError):
-                os.unlink(entry.path)
+                os.unlink(os.path.join(path, name))
         os.rmdir(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import signal
@@ -44,6 +45,8 @@ class Ticks(streamer.Source["Ticks.Params"]):
         kill_at: int = -1
         hang_at: int = -1
         kill_at_end: bool = False
+        standing: bool = False
+        """says how it stands with a camera that is away twice, while pictures 10 to 29 come"""
         yields: str = "frames"
         """frames, own, array, twice"""
         sound: bool = False
@@ -83,8 +86,10 @@ class Ticks(streamer.Source["Ticks.Params"]):
                 raise streamer.SourceError("the camera went away", retry=True)
             if number == p.kill_at and first_life:
                 die()
-            if number == p.hang_at:
+            if number == p.hang_at and first_life:
                 time.sleep(3600)
+            if p.standing:
+                self._stand(number)
             if p.corrupt_every and number % p.corrupt_every == 0:
                 self.context.drop(streamer.Drop.CORRUPT)
                 continue
@@ -107,6 +112,21 @@ class Ticks(streamer.Source["Ticks.Params"]):
                 yield packet(pts, bytes([number % 256]))
         if p.kill_at_end and first_life:
             die()
+
+    def _stand(self, number: int) -> None:
+        said = {
+            0: (streamer.Status.CONNECTING, ""),
+            1: (streamer.Status.LIVE, ""),
+            10: (streamer.Status.STALLED, "nothing has come for a while"),
+            15: (streamer.Status.RECONNECTING, "rtsp://me:pass@cam is refused"),
+            20: (streamer.Status.LIVE, ""),
+            25: (streamer.Status.STALLED, "nothing has come for a while"),
+            29: (streamer.Status.LIVE, ""),
+        }
+        if number in said:
+            self.context.status(*said[number])
+        if number == 20:
+            self.context.count(streamer.Count.MENDED, 3)
 
 
 class Work(streamer.Transform["Work.Params"]):
@@ -135,6 +155,11 @@ class Work(streamer.Transform["Work.Params"]):
         """kilobytes written to standard error for each picture"""
         mute: bool = False
         hang_at: int = -1
+        beat: bool = False
+        """says while it hangs that it does not"""
+        stuck_at: int = -1
+        """picture at which it keeps Python's lock for ever"""
+        raise_always: bool = False
         linger: bool = False
         """a thread of its own keeps the process from ending"""
 
@@ -158,14 +183,19 @@ class Work(streamer.Transform["Work.Params"]):
         if 0 <= p.kill_at <= frame.seq and (first_life or p.kill_always):
             time.sleep(p.kill_after)
             die()
-        if 0 <= p.raise_at <= frame.seq and first_life:
+        if 0 <= p.raise_at <= frame.seq and (first_life or p.raise_always):
             raise RuntimeError("an error that nobody foresaw")
         if 0 <= p.fail_at <= frame.seq:
             raise streamer.NodeError("the work cannot go on")
         if p.noise:
             sys.stderr.write(("x" * 99 + "\n") * (p.noise * 10))
-        if frame.seq == p.hang_at:
-            time.sleep(3600)
+        if frame.seq == p.hang_at and first_life:
+            for _ in range(40 if p.beat else 3600):
+                time.sleep(0.1 if p.beat else 1)
+                if p.beat:
+                    self.context.alive()
+        if frame.seq == p.stuck_at and first_life:
+            ctypes.PyDLL(None).sleep(3600)  # a call that does not let other threads run
         if p.seconds:
             time.sleep(p.seconds)
         if p.skip_from <= frame.seq < p.skip_to:
@@ -262,6 +292,8 @@ class Tape(streamer.Sink["Tape.Params"]):
         kill_after: float = 0
         kill_at_end: bool = False
         fail_at: int = -1
+        fail_lives: int = 1000
+        """how many of its processes fail"""
         fail_finish: str = ""
         """node or surprise"""
         finish_seconds: float = 0
@@ -290,7 +322,7 @@ class Tape(streamer.Sink["Tape.Params"]):
         if 0 <= p.kill_at <= frame.seq and self.context.incarnation == 1:
             time.sleep(p.kill_after)
             die()
-        if 0 <= p.fail_at <= frame.seq:
+        if 0 <= p.fail_at <= frame.seq and self.context.incarnation <= p.fail_lives:
             raise streamer.SinkError("the disk is full as asked")
         if p.seconds:
             time.sleep(p.seconds)

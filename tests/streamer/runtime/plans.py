@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from streamer.graph.plan import LinkPlan, NodePlan, Plan, RestartPlan, Role, WorkerPlan
 from streamer.runtime import Report, Silent, Supervisor
+from streamer.runtime.standing import Standing
 
 DEADLINE = 60.0
 """seconds after which a run counts as hanging; none of these takes a tenth of it"""
@@ -25,6 +26,10 @@ def node(
     *,
     live: bool = False,
     restarts: int = 5,
+    policy: Literal["never", "on-failure", "always"] = "on-failure",
+    window: float = 60,
+    rest: float = 30,
+    hang: float = 20,
     wants_audio: bool = False,
     **params: Any,
 ) -> NodePlan:
@@ -38,7 +43,13 @@ def node(
         wanted=("rgb24",),
         wants_audio=wants_audio,
         gpu=None,
-        restart=RestartPlan(policy="on-failure" if restarts else "never", max=restarts, window=60),
+        restart=RestartPlan(
+            policy=policy if restarts else "never",
+            max=restarts,
+            window=window,
+            rest=rest,
+            hang=hang,
+        ),
     )
 
 
@@ -108,6 +119,7 @@ class Listener(Silent):
     lines: list[tuple[str, str]] = field(default_factory=list)
     states: list[tuple[str, str]] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
+    standings: list[tuple[str, Standing]] = field(default_factory=list)
     supervisor: Supervisor | None = None
 
     def line(self, worker: str, text: str) -> None:
@@ -117,6 +129,9 @@ class Listener(Silent):
         self.states.append((node, state))
         assert self.supervisor is not None
         self.on_state(self.supervisor, node, state)
+
+    def standing(self, node: str, standing: Standing) -> None:
+        self.standings.append((node, standing))
 
     def event(self, text: str) -> None:
         self.events.append(text)

@@ -22,6 +22,7 @@ from streamer.runtime.folder import RunFolder
 from streamer.runtime.obituary import describe_exit
 from streamer.runtime.process import WorkerProcess
 
+
 def test_exits_in_words() -> None:
     assert describe_exit(-9) == "was killed by SIGKILL"
     assert describe_exit(-11) == "was killed by SIGSEGV"
