@@ -4,27 +4,62 @@ from __future__ import annotations
 
 import socket
 import tempfile
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from nodes.encoder.disk import FileLock, Room, bytes_shown
 from nodes.encoder.failures import failure
 from nodes.encoder.outputs import Output
+from nodes.encoder.params import EncoderParams, byte_count
+from nodes.encoder.parts import at_moment, is_pattern, last_segment, segment_path
 from streamer import ParameterError, SinkError
 
 
-def check(output: Output, *, overwrite: bool) -> None:
+def check(output: Output, params: EncoderParams, *, again: bool) -> None:
     """Finds mistakes before anything runs: no such folder, no permission, an unknown host.
 
+    Args:
+        output: where to.
+        params: of the node.
+        again: whether the node was started again, so that what is there is its own.
+
     Raises:
-        SinkError: the output cannot be written.
+        SinkError: the output cannot be written, or another one writes to it.
         ParameterError: the file exists and is not to be overwritten.
     """
     if output.kind == "network":
-        _check_host(output)
+        if not again:
+            _check_host(output)
     elif output.kind == "device":
         _check_device(output)
     elif output.path is not None:
-        _check_path(output, output.path, overwrite=overwrite)
+        path, overwrite = output.path, params.overwrite or again
+        if output.kind == "file" and is_pattern(path):
+            path = at_moment(path, time.time())
+            _make_folder(output, path.parent)
+        elif params.segment_seconds is not None or params.segment_megabytes is not None:
+            path = segment_path(path, last_segment(path) + 1)
+        _check_path(output, path, overwrite=overwrite)
+        if output.kind == "file" and not again:
+            _check_room(output, path.parent, byte_count(params.keep_free))
+
+
+def _make_folder(output: Output, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise failure(output, "write", error) from error
+
+
+def _check_room(output: Output, folder: Path, keep_free: int) -> None:
+    room = Room(folder, keep_free)
+    if not room.enough():
+        raise SinkError(
+            f"cannot write {output.shown}: {bytes_shown(room.free)} are free on its disk, and "
+            f"keep_free wants {bytes_shown(keep_free)} to stay free; free some, write elsewhere, "
+            "or set keep_free to less"
+        )
 
 
 def _check_path(output: Output, path: Path, *, overwrite: bool) -> None:
@@ -45,9 +80,9 @@ def _check_path(output: Output, path: Path, *, overwrite: bool) -> None:
                     f"the file {path} exists already and overwrite is false; "
                     "remove it, choose another name, or set overwrite to true"
                 )
-            # "ab" asks for the right to write without emptying the file.
-            with path.open("ab"):
-                return
+            # It asks for the right to write, too, without emptying the file.
+            FileLock(output, path).release()
+            return
         _check_folder(folder)
     except OSError as error:
         raise failure(output, "write", error) from error
@@ -80,8 +115,9 @@ def _check_host(output: Output) -> None:
     try:
         socket.getaddrinfo(host, None)
     except (OSError, UnicodeError) as error:
+        if getattr(error, "errno", None) == socket.EAI_AGAIN:
+            return  # no answer is no refusal: the network may come later
         raise SinkError(
             f"cannot open {output.shown}: the host name {host!r} is not known; "
-            "is it spelt right, and is this machine connected?",
-            retry=True,
+            "is it spelt right, and is this machine connected?"
         ) from error

@@ -16,7 +16,7 @@ from av.error import FFmpegError
 from av.video.reformatter import ColorRange
 
 from nodes.encoder.failures import reason
-from nodes.encoder.outputs import Container, Output
+from nodes.encoder.outputs import WHIP, Container, Output
 from nodes.encoder.params import EncoderParams, bits_per_second
 from streamer import ParameterError
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _PROBE_SIDE: Final = 256  # smaller ones are refused by hardware encoders
 _NOMINAL_RATE: Final = Fraction(30)
+_LOOKAHEAD: Final = 0.5  # seconds
+_MOST_LOOKAHEAD: Final = 30  # pictures
 _LAMBDA: Final = 118  # FF_QP2LAMBDA: units of global_quality in one step of a quantiser
 
 
@@ -62,8 +64,6 @@ _RECIPES: Final[dict[str, _Recipe]] = {
     "libx264": _Recipe(
         always={"forced-idr": "1"},
         live={"tune": "zerolatency", "bf": "0", "sc_threshold": "0"},
-        # Every picture that is looked ahead at is one more that a sudden death loses.
-        filed={"rc-lookahead": "20"},
         preset=("preset", "veryfast", "veryfast"),
         quality=("crf", 23, 20),
         frees=True,
@@ -171,7 +171,12 @@ class Setup:
         if self.codec == "libx264" and not self.live:
             # Whole pictures in parallel: slices, PyAV's default, cost size and speed.
             context.thread_type = ThreadType.FRAME
-        context.options = dict(self.options)
+        options = dict(self.options)
+        if self.codec == "libx264" and not self.live:
+            # Every picture that is looked ahead at is one more that a sudden death loses.
+            ahead = round(float(rate) * _LOOKAHEAD)
+            options.setdefault("rc-lookahead", str(min(max(ahead, 2), _MOST_LOOKAHEAD)))
+        context.options = options
 
 
 def choose(output: Output, params: EncoderParams, *, gpu: int | None = None) -> Setup:
@@ -204,6 +209,8 @@ def _setup(codec: str, output: Output, params: EncoderParams, gpu: int | None) -
     recipe = _RECIPES.get(codec, _OTHER)
     live = output.live
     options = {**recipe.always, **(recipe.live if live else recipe.filed)}
+    if output.container is WHIP:
+        options["profile"] = "baseline"  # what every browser takes
     if codec.endswith("_nvenc") and gpu is not None:
         options["gpu"] = str(gpu)
     if recipe.preset is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from typing import Final
 
 from nodes.encoder.outputs import Output
 from streamer import SinkError
@@ -44,7 +45,7 @@ _HTTP = {
 
 def reason(error: Exception) -> str:
     """Why an operation failed, in words, without the address."""
-    http = _HTTP.get(type(error).__name__)
+    http = _HTTP.get(getattr(error, "kind", type(error).__name__))
     if http is not None:
         return http
     code = getattr(error, "errno", None)
@@ -61,3 +62,29 @@ def failure(output: Output, doing: str, error: Exception) -> SinkError:
     """
     message = f"cannot {doing} {output.shown}: {reason(error)}"
     return SinkError(message, retry=output.kind == "network")
+
+
+_NEVER: Final = (
+    "HTTPBadRequestError",
+    "HTTPUnauthorizedError",
+    "HTTPForbiddenError",
+    "HTTPNotFoundError",
+    "HTTPOtherClientError",
+    "ProtocolNotFoundError",
+    "MuxerNotFoundError",
+    "OptionNotFoundError",
+    "EncoderNotFoundError",
+    "PatchWelcomeError",
+    "ValueError",
+    "TypeError",
+)
+
+
+def is_lasting(kind: str, number: int) -> bool:
+    """Whether an error of connecting would come again, however often it is tried.
+
+    Args:
+        kind: name of PyAV's exception.
+        number: its errno, 0 if there is none.
+    """
+    return kind in _NEVER or number == errno.EINVAL

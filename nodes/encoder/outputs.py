@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +89,7 @@ RTSP: Final = Container(
     frozenset({"aac", "opus", "pcm_mulaw", "pcm_alaw"}),
     "aac",
 )
+WHIP: Final = Container("whip", _H264, ("h264",), frozenset(), "libopus")
 PNG: Final = Container("image2", ("png",), ("png",))
 JPEG: Final = Container("image2", ("mjpeg",), ("mjpeg",))
 VIDEO4LINUX: Final = Container("v4l2", ("rawvideo",), ("rawvideo",))
@@ -112,8 +114,10 @@ _SCHEMES: Final = {
     "rtsps": RTSP,
     "http": MPEGTS,
     "https": MPEGTS,
+    "whip": WHIP,
+    "whips": WHIP,
 }
-_WITHOUT_PORT: Final = ("rtmp", "rtmps", "rtsp", "rtsps", "http", "https")
+_WITHOUT_PORT: Final = ("rtmp", "rtmps", "rtsp", "rtsps", "http", "https", "whip", "whips")
 _DEVICE = re.compile(r"/dev/video\d+")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):(?://)?")
 _SUFFIXES = ", ".join((*FILES, *IMAGES))
@@ -140,15 +144,17 @@ def parse(url: str) -> Output:
 
 
 def _file(url: str) -> Output:
-    path = Path(url).expanduser()
+    path = Path(url)
+    with contextlib.suppress(RuntimeError):  # ~ of nobody: a file's name like any other
+        path = path.expanduser()
     suffix = path.suffix.lower()
     if suffix in IMAGES:
         return Output(str(path), "images", IMAGES[suffix], path)
     if suffix in FILES:
         return Output(str(path), "file", FILES[suffix], path)
-    what = f"the extension {suffix!r}" if suffix else "no extension"
+    what = f"the extension {suffix!r:.40}" if suffix else "no extension"
     raise OutputError(
-        f"the output {mask(url)!r} has {what}, which names no format; known: {_SUFFIXES}"
+        f"the output {mask(url)!r:.200} has {what}, which names no format; known: {_SUFFIXES}"
     )
 
 
@@ -156,19 +162,32 @@ def _network(url: str, scheme: str) -> Output:
     container = _SCHEMES.get(scheme)
     if container is None:
         raise OutputError(
-            f"the output {mask(url)!r} has the unknown scheme {scheme!r}; known: "
+            f"the output {mask(url)!r:.200} has the unknown scheme {scheme!r:.40}; known: "
             f"{', '.join(_SCHEMES)}, file, null: and file names"
         )
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # brackets of an IPv6 address
+        raise OutputError(f"the output {mask(url)!r:.200} names no host that can be read") from None
     try:
         port = parts.port
     except ValueError:
-        raise OutputError(f"the output {mask(url)!r} has a port outside of 1 to 65535") from None
+        raise OutputError(
+            f"the output {mask(url)!r:.200} has a port outside of 1 to 65535"
+        ) from None
     if not parts.hostname:
-        raise OutputError(f"the output {mask(url)!r} names no host, as {scheme}://host:port does")
+        raise OutputError(
+            f"the output {mask(url)!r:.200} names no host, as {scheme}://host:port does"
+        )
     if port is None and scheme not in _WITHOUT_PORT:
-        raise OutputError(f"the output {mask(url)!r} names no port, as {scheme}://host:port does")
-    if scheme in ("http", "https"):
+        raise OutputError(
+            f"the output {mask(url)!r:.200} names no port, as {scheme}://host:port does"
+        )
+    if scheme in ("whip", "whips"):
+        url = "http" + url[len("whip") :]
+    elif scheme in ("http", "https") and parts.path.rstrip("/").endswith("/whip"):
+        container = WHIP
+    elif scheme in ("http", "https"):
         container = FILES.get(Path(parts.path).suffix.lower(), MPEGTS)
     if scheme == "udp" and "pkt_size=" not in parts.query:
         # Seven packets of MPEG-TS: the most that fits into an Ethernet frame.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
@@ -14,10 +13,12 @@ from av.audio.fifo import AudioFifo
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from av.codec.codec import UnknownCodecError
+from av.codec.context import Flags
 from av.error import FFmpegError
 
 from nodes.encoder.adts import strip_adts
 from nodes.encoder.outputs import Container
+from nodes.encoder.tracks import Encoding, Track, nowhere, wants_global_header
 from streamer import AudioFormat, Packet, SinkError
 
 if TYPE_CHECKING:
@@ -36,7 +37,13 @@ _AAC_RATES: Final = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 4800
 
 
 class Sound(Protocol):
-    """One stream of sound in an output."""
+    """One stream of sound, for any container of a kind.
+
+    Attributes:
+        stream: what a container is told of it.
+    """
+
+    stream: Track | Encoding
 
     def packets(self, packet: Packet, at: Fraction) -> Iterator[av.Packet[Any]]:
         """Packets to mux for one packet of the source that is heard from `at` seconds on."""
@@ -47,19 +54,18 @@ class Sound(Protocol):
         ...
 
 
-def add_sound(
-    output: OutputContainer,
+def make_sound(
     first: Packet,
     container: Container,
     *,
     log: logging.Logger,
     most_channels: int | None = None,
 ) -> Sound | None:
-    """Adds a stream of sound to an output whose header is not written yet.
+    """The stream of sound for outputs of this kind.
 
     Args:
-        output: where to.
-        first: first packet of the sound, with its format; AAC in ADTS frames shows only there.
+        first: first packet of the sound, with its format; or the announcement, which tells less:
+            AAC in ADTS frames shows in the packet only, and is encoded anew without it.
         container: what the output can hold.
         log: for what a listener should know.
         most_channels: sound of more channels is mixed down to stereo; None for any number.
@@ -80,7 +86,7 @@ def add_sound(
     channels = av.AudioLayout(layout_name(audio.layout)).nb_channels
     fits = most_channels is None or channels <= most_channels
     if codec in container.copies and describable and fits and _encoder_of(codec) is not None:
-        return _Copied(output, codec, audio, extradata)
+        return _Copied(codec, audio, extradata)
     try:
         decoder = _decoder(codec, audio)
     except (UnknownCodecError, FFmpegError, ValueError) as error:
@@ -91,7 +97,55 @@ def add_sound(
     layout = layout_name(audio.layout)
     if not fits or layout not in _ENCODED_LAYOUTS:
         layout = "stereo"
-    return _Encoded(output, decoder, container.sound, audio, layout, log)
+    global_header = wants_global_header(container.muxer)
+    return _Encoded(decoder, container.sound, audio, layout, log, global_header=global_header)
+
+
+def add_sound(
+    output: OutputContainer,
+    first: Packet,
+    container: Container,
+    *,
+    log: logging.Logger,
+    most_channels: int | None = None,
+) -> Sound | None:
+    """Adds a stream of sound to one container whose header is not written yet.
+
+    Args:
+        output: where to.
+        first: as for `make_sound`.
+        container: what the output can hold.
+        log: for what a listener should know.
+        most_channels: as for `make_sound`.
+
+    Returns:
+        None if this sound cannot be decoded here and is left out.
+
+    Raises:
+        SinkError: the encoder of the container's sound does not open.
+    """
+    sound = make_sound(first, container, log=log, most_channels=most_channels)
+    return None if sound is None else _InOne(sound, output)
+
+
+class _InOne:
+    """Sound whose packets belong to one container."""
+
+    def __init__(self, sound: Sound, output: OutputContainer) -> None:
+        self._sound = sound
+        self.stream = sound.stream
+        self._added = sound.stream.add_to(output)
+
+    def packets(self, packet: Packet, at: Fraction) -> Iterator[av.Packet[Any]]:
+        return self._stamped(self._sound.packets(packet, at))
+
+    def flush(self) -> Iterator[av.Packet[Any]]:
+        return self._stamped(self._sound.flush())
+
+    def _stamped(self, packets: Iterator[av.Packet[Any]]) -> Iterator[av.Packet[Any]]:
+        for packet in packets:
+            packet.stream = self._added
+            yield packet
 
 
 def _canonical(name: str) -> str:
@@ -121,21 +175,16 @@ def layout_name(layout: str) -> str:
 class _Copied:
     """The source's packets, unchanged."""
 
-    def __init__(
-        self, output: OutputContainer, codec: str, audio: AudioFormat, extradata: bytes
-    ) -> None:
-        # PyAV describes a stream that it does not encode by that of another container only.
+    def __init__(self, codec: str, audio: AudioFormat, extradata: bytes) -> None:
         encoder = _encoder_of(codec)
         assert encoder is not None
-        with av.open(os.devnull, "w", format="matroska") as scratch:
-            template = cast("AudioStream", scratch.add_stream(encoder, rate=audio.sample_rate))
-            self._stream = output.add_stream_from_template(template, opaque=True)
-        context = self._stream.codec_context
-        context.sample_rate = audio.sample_rate
-        context.layout = layout_name(audio.layout)
-        context.extradata = extradata or None
-        context.time_base = Fraction(1, audio.sample_rate)
-        self._stream.time_base = context.time_base
+        self.stream: Track | Encoding = Track(
+            encoder=encoder,
+            time_base=Fraction(1, audio.sample_rate),
+            extradata=extradata,
+            sample_rate=audio.sample_rate,
+            layout=layout_name(audio.layout),
+        )
         self._rate = audio.sample_rate
         self._last: int | None = None
         self._framed = codec == "aac" and not audio.extradata
@@ -153,7 +202,6 @@ class _Copied:
         made.pts = made.dts = pts
         made.duration = round(packet.duration * packet.time_base * self._rate)
         made.is_keyframe = True
-        made.stream = self._stream
         yield made
 
     def flush(self) -> Iterator[av.Packet[Any]]:
@@ -177,27 +225,31 @@ class _Encoded:
 
     def __init__(
         self,
-        output: OutputContainer,
         decoder: AudioCodecContext,
         encoder: str,
         audio: AudioFormat,
         layout: str,
         log: logging.Logger,
+        *,
+        global_header: bool,
     ) -> None:
         self._decoder = decoder
         self._log = log
         rate = 48000
         if encoder == "aac" and audio.sample_rate in _AAC_RATES:
             rate = audio.sample_rate
-        self._stream = cast("AudioStream", output.add_stream(encoder, rate=rate))
-        self._encoder = self._stream.codec_context
+        stream = cast("AudioStream", nowhere().add_stream(encoder, rate=rate))
+        self._encoder = stream.codec_context
         self._encoder.layout = layout
         self._encoder.bit_rate = _BITS_PER_CHANNEL * av.AudioLayout(layout).nb_channels
-        self._encoder.time_base = Fraction(1, rate)
+        self._encoder.time_base = stream.time_base = Fraction(1, rate)
+        if global_header:
+            self._encoder.flags |= Flags.global_header
         try:
             self._encoder.open()
         except FFmpegError as error:
             raise SinkError(f"the encoder of sound {encoder} does not open: {error}") from error
+        self.stream: Track | Encoding = Encoding(stream)
         self._rate, self._layout = rate, layout
         self._format = self._encoder.format.name
         self._resampler = AudioResampler(self._format, layout, rate)
@@ -280,7 +332,7 @@ class _Encoded:
                 return
             frame.pts, frame.time_base = self._read, Fraction(1, self._rate)
             self._read += frame.samples
-            yield from self._stamped(self._encoder.encode(frame))
+            yield from self._encoder.encode(frame)
 
     def flush(self) -> Iterator[av.Packet[Any]]:
         try:
@@ -294,9 +346,4 @@ class _Encoded:
             if self._written is not None:
                 self._append(made)
         yield from self._drain(partial=True)
-        yield from self._stamped(self._encoder.encode(None))
-
-    def _stamped(self, packets: list[av.Packet[Any]]) -> Iterator[av.Packet[Any]]:
-        for packet in packets:
-            packet.stream = self._stream
-            yield packet
+        yield from self._encoder.encode(None)

@@ -14,7 +14,8 @@ class Clock:
 
     Times keep their distances at any frame rate. A time that is not later than the one before it
     is moved to the next unit and counted; a clock that goes back by more than `JUMP` is taken for
-    a new one and continued where the old one ended.
+    a new one and continued where the old one ended. Between two pictures of the source others can
+    be shown; where the source comes back with a time before theirs, it is shifted behind them.
 
     Args:
         time_base: seconds in one unit of the output's times.
@@ -35,6 +36,8 @@ class Clock:
         self.step = 1
         self._origin = origin
         self._last: int | None = None
+        self._filled = False
+        self._shown = 0
         self._usual = max(1, round(nominal / time_base))
 
     def limit_to(self, coarsest: Fraction) -> None:
@@ -54,7 +57,11 @@ class Clock:
         last = self._last
         if last is not None:
             if at < last + self.step:
-                if (last - at) * self.time_base > JUMP:
+                if self._filled:
+                    # It fell short of what was shown meanwhile: from here on all is later.
+                    self._origin -= (last + max(self._usual, self.step) - at) * self.time_base
+                    at = max(self._scaled(pts * time_base), last + self.step)
+                elif (last - at) * self.time_base > JUMP:
                     # Continue one picture after the last one.
                     self._origin -= (last + max(self._usual, self.step) - at) * self.time_base
                     self.jumps += 1
@@ -62,10 +69,34 @@ class Clock:
                 else:
                     at = last + self.step
                     self.mended += 1
-            else:
+            elif not self._filled:
                 self._usual = at - last
-        self._last = at
+        self._last, self._filled = at, False
         return at, lasting or self._usual
+
+    def fill(self, since: float, lasting: float) -> tuple[int, int]:
+        """Time and duration of a picture that is shown in place of one that did not come.
+
+        Args:
+            since: seconds from the last picture of the source to the present.
+            lasting: seconds until the next one.
+        """
+        last = self._last if self._last is not None else -self.step
+        if not self._filled:
+            self._shown = last
+        at = max(self._shown + round(Fraction(since) / self.time_base), last + self.step)
+        self._last, self._filled = at, True
+        return at, max(self.step, round(Fraction(lasting) / self.time_base))
+
+    @property
+    def usual(self) -> float:
+        """Seconds between two pictures, as seen last."""
+        return float(self._usual * self.time_base)
+
+    @property
+    def last(self) -> Fraction:
+        """Seconds of the picture that came last."""
+        return (self._last or 0) * self.time_base
 
     def seconds(self, pts: int, time_base: Fraction) -> Fraction:
         """A time of the source, of sound say, in seconds of the output; may be below zero."""

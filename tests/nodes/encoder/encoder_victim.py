@@ -8,9 +8,9 @@ from encoder_media import MILLI, announced, feed, frames
 from encoder_sound import compressed
 
 from nodes.encoder import Encoder
-from streamer.testing import solo
+from streamer.testing import SoloContext, solo
 
-encoder = solo(Encoder, url=sys.argv[1])
+encoder = solo(Encoder, url=sys.argv[1], context=SoloContext(live=True))
 sound = compressed("aac", "mp4") if sys.argv[2:] == ["sound"] else []
 if sound:
     encoder.audio(announced(sound[0].audio))

@@ -1,4 +1,4 @@
-"""Live outputs, received by real players on loopback; and recordings that are cut off."""
+"""Live outputs, received by real players on loopback."""
 
 from __future__ import annotations
 
@@ -12,14 +12,11 @@ from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
-import av
-import numpy as np
 import pytest
 from encoder_media import MILLI, encode, feed, frames, look
 from encoder_sound import FPS, MARKS, compressed, flashes, record
 
 from nodes.encoder import Encoder
-from streamer import SinkError
 from streamer.testing import SoloContext, solo
 
 COUNT = 75
@@ -86,6 +83,10 @@ def test_live_pictures_leave_the_encoder_at_once(tmp_path):
     encoder = solo(Encoder, context=context, url=f"udp://127.0.0.1:{free_port()}")
     for number, frame in enumerate(frames(range(0, 800, 40), time_base=MILLI)):
         feed(encoder, [frame])
+        for _ in range(5000):
+            if len(context.sent) == number + 1:
+                break
+            time.sleep(encoder.idle() or 0.002)
         assert len(context.sent) == number + 1
     encoder.finish()
     encoder.close()
@@ -132,26 +133,6 @@ def test_push_to_a_listening_server(address, options):
     assert seen.order == sorted(seen.order)
 
 
-def test_connection_that_breaks_is_told_and_may_be_tried_again():
-    url = f"rtmp://127.0.0.1:{free_port()}/live/key"
-    player = Player(url, wanted=5, listen="1", probesize="5000")
-    wait_for_listener(url)
-    encoder = solo(Encoder, url=url)
-    noise = np.random.default_rng(1)
-
-    def send() -> None:
-        for frame in frames(range(0, 40 * 20_000, 40), time_base=MILLI):
-            frame.numpy()[:] = noise.integers(0, 255, frame.numpy().shape, dtype=np.uint8)
-            feed(encoder, [frame])
-
-    with pytest.raises(SinkError, match="connection") as caught:
-        send()
-    encoder.close()
-    assert len(player.result().pts) >= 5
-    assert caught.value.retry
-    assert "key" not in str(caught.value)
-
-
 def test_a_new_size_on_a_live_output_opens_it_anew():
     port = free_port(socket.SOCK_DGRAM)
     context = SoloContext(live=True)
@@ -161,39 +142,6 @@ def test_a_new_size_on_a_live_output_opens_it_anew():
     encoder.finish()
     encoder.close()
     assert len(context.sent) == 10
-
-
-@pytest.mark.parametrize("sound", [(), ("sound",)])
-@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm", ".ts", ".mov"])
-def test_a_recording_plays_after_sigkill(tmp_path, suffix, sound):
-    path = tmp_path / f"out{suffix}"
-    victim = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("encoder_victim.py")), str(path), *sound],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert victim.stdout is not None
-    killed_at = 300
-    last = 0
-    for line in victim.stdout:
-        last = int(line)
-        if last == killed_at:
-            victim.kill()
-    victim.wait()
-    victim.stdout.close()
-    assert victim.returncode == -9
-    with av.open(str(path)) as container:
-        shown = 0
-        try:
-            for _ in container.decode(video=0):
-                shown += 1
-        except av.error.FFmpegError:
-            # The last fragment may be cut in two.
-            pass
-    # Pictures wait a second for sound that has stopped.
-    allowed = 3.2 if sound else 2.2
-    lost_seconds = (killed_at + 1 - shown) * 0.04
-    assert lost_seconds <= allowed
 
 
 def test_live_settings_have_no_bframes_but_files_may(tmp_path):

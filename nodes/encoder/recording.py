@@ -1,0 +1,240 @@
+"""A recording: one file, or one after the other by time, size or change of the pictures."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import time
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Final
+
+from nodes.encoder.disk import FULL, FileLock, Room, bytes_shown
+from nodes.encoder.mux import Addable, Mux, muxer_options
+from nodes.encoder.order import VIDEO, Due
+from nodes.encoder.outputs import MOV, MP4, Output
+from nodes.encoder.parts import Names
+from nodes.encoder.video import VideoEncoder
+from streamer import Context, Drop, Header, SinkError, Status
+
+_LATE: Final = Fraction(2)
+"""seconds after which a finished file waits no longer for the rest of its sound"""
+
+
+@dataclass(slots=True)
+class _Part:
+    """One file that is being written.
+
+    Attributes:
+        mux: the container.
+        lock: on the file.
+        start: seconds of the recording at which it begins.
+        end: seconds at which the next one begins, if it has begun.
+        size: bytes of the packets so far.
+        group: bytes since the last keyframe.
+    """
+
+    mux: Mux
+    lock: FileLock
+    start: Fraction
+    end: Fraction | None = None
+    size: int = 0
+    group: int = 0
+
+    def write(self, due: Due) -> None:
+        packet = due.packet
+        if due.stream == VIDEO:
+            self._lengthen(due)
+        shift = round(self.start / packet.time_base)
+        packet.pts -= shift
+        if packet.dts is not None:
+            packet.dts -= shift
+        self.size += packet.size
+        self.group += packet.size
+        self.mux.write(due.stream, packet)
+
+    def _lengthen(self, due: Due) -> None:
+        """Has the film end with the picture shown last.
+
+        MP4 ends with the packet decoded last, even if B-frames made it one that is shown earlier.
+        """
+        packet = due.packet
+        if due.until is not None and self.mux.output.container in (MP4, MOV):
+            lasting = round(due.until / packet.time_base) - packet.pts
+            packet.duration = max(packet.duration or 0, lasting)
+
+
+class Recording:
+    """Takes packets in order and puts them into files; see the module.
+
+    A file begins with a keyframe and plays alone; no picture is lost between two, and the next
+    one begins where the one before it ends. When the disk is as full as it may get, the file is
+    closed properly and pictures are dropped, until there is room again.
+
+    Args:
+        output: its path names the first file, or all of them.
+        names: of the files.
+        room: on the disk.
+        options: of the muxer, by FFmpeg's names; they win over the usual ones.
+        megabytes: size of one file in 10**6 bytes, None for no limit.
+        context: of the node.
+
+    Attributes:
+        lost: pictures that found no room.
+    """
+
+    def __init__(
+        self,
+        output: Output,
+        *,
+        names: Names,
+        room: Room,
+        options: dict[str, str],
+        megabytes: float | None,
+        context: Context,
+    ) -> None:
+        self.lost = 0
+        self._output, self._names, self._room = output, names, room
+        self._options = {**muxer_options(output), **options}
+        self._bytes = round(megabytes * 10**6) if megabytes is not None else None
+        self._context = context
+        self._tracks: list[Addable] = []
+        self._video: VideoEncoder | None = None
+        self._part: _Part | None = None
+        self._before: _Part | None = None
+        self._full = self._why = ""
+        self._resumes = True
+
+    def start(self, tracks: list[Addable], video: VideoEncoder) -> None:
+        """Begins with streams, in a file of their own."""
+        self._tracks, self._video = tracks, video
+        if self._full or not self._room.enough():
+            self._stop("")
+        else:
+            self._open(Fraction(0))
+
+    def write(self, due: Due, header: Header | None) -> bool:
+        """Writes a packet to the file that it belongs to; False if there is no room for it."""
+        try:
+            if not self._full and not self._room.enough():
+                self._stop("")
+            if due.stream == VIDEO and due.packet.is_keyframe:
+                self._turn(due)
+            part = self._part_for(due)
+            if part is not None:
+                part.write(due)
+                return True
+        except SinkError as error:
+            number = getattr(error.__cause__, "errno", None)
+            if number not in FULL:
+                raise
+            self._resumes = self._room.keep_free > 0 and number != errno.EFBIG
+            self._stop(str(error))
+        if header is not None:
+            self.lost += 1
+            self._context.drop(Drop.NO_SPACE)
+        return False
+
+    def close(self) -> None:
+        """Ends the file that is open."""
+        self._close_before()
+        part, self._part = self._part, None
+        if part is not None:
+            self._end(part)
+
+    def abandon(self) -> None:
+        """Ends what is open as well as can be; never raises."""
+        for part in (self._before, self._part):
+            if part is not None:
+                part.mux.abandon()
+                part.lock.release()
+        self._part = self._before = None
+
+    def _turn(self, due: Due) -> None:
+        """At a keyframe: begins the next file if it is time to."""
+        at = due.packet.pts * due.packet.time_base
+        if self._full:
+            if self._resumes and self._room.enough(after_full=True):
+                self._full = ""
+                self._open(at)
+                self._context.log.warning("there is room again: the recording goes on")
+                self._context.status(Status.LIVE, "recording again")
+            return
+        part = self._part
+        if part is None:
+            return
+        group, part.group = part.group, 0
+        too_long = self._video is not None and self._video.cut_at(at)
+        too_large = self._bytes is not None and part.size + group > self._bytes and part.size > 0
+        if at > part.start and (too_long or too_large):
+            self._close_before()
+            part.end = at
+            self._before = part
+            self._open(at)
+            if len(self._tracks) == 1:
+                self._close_before()
+
+    def _part_for(self, due: Due) -> _Part | None:
+        before = self._before
+        if before is None or before.end is None:
+            return self._part
+        if due.stream == VIDEO:
+            if due.at > before.end + _LATE:
+                self._close_before()
+        elif due.at < before.end:
+            return before
+        else:
+            self._close_before()
+        return self._part
+
+    def _open(self, start: Fraction) -> None:
+        path = self._names.next(time.time())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path != self._output.path:
+            level = logging.INFO if self._names.planned else logging.WARNING
+            self._context.log.log(level, "the recording goes on in %s", path)
+        output = replace(self._output, url=str(path), path=path)
+        lock = FileLock(output, path)
+        try:
+            mux = Mux(output, self._tracks, self._options)
+        except BaseException:
+            lock.release()
+            raise
+        self._part = _Part(mux, lock, start)
+
+    def _close_before(self) -> None:
+        part, self._before = self._before, None
+        if part is not None:
+            self._end(part)
+
+    def _end(self, part: _Part) -> None:
+        try:
+            part.mux.close()
+        finally:
+            part.lock.release()
+        self._context.log.info("%s is complete", part.mux.output.shown)
+
+    def _stop(self, failure: str) -> None:
+        """The disk is full: closes what is open, and waits for room."""
+        if self._full:
+            return
+        limit = f"less than {bytes_shown(self._room.keep_free)} (keep_free)"
+        self._full = failure or (
+            f"cannot go on writing {self._output.shown}: {limit} is free on its disk; free some"
+        )
+        self._why = self._why or self._full
+        self._context.log.error("%s; the file is closed, and pictures are dropped", self._full)
+        self._context.status(Status.FAILED, self._full)
+        try:
+            self.close()
+        except SinkError as error:
+            self._context.log.error("%s", error)
+        finally:
+            self.abandon()
+
+    @property
+    def reproach(self) -> str:
+        """What to say in the end if pictures found no room; empty if none was lost."""
+        if not self.lost:
+            return ""
+        return f"{self.lost} pictures were not recorded: {self._why}"
