@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -20,14 +20,20 @@ class DecoderParams(Params):
     """What to play, and how."""
 
     url: str = Field(min_length=1, max_length=4096)
-    """a file, a URL (rtsp, http, udp, rtmp ...), /dev/video0, pictures as frames/%04d.png or \
-frames/*.png, or demo: for the clip that comes along"""
+    """a file, a URL (rtsp, http, udp, rtmp ...), /dev/video0, camera:NAME, pictures as \
+frames/%04d.png or frames/*.png, or demo: for the clip that comes along"""
 
     fps: float | None = Field(
         default=None, gt=0, le=1000, allow_inf_nan=False, json_schema_extra={"unit": "1/s"}
     )
     """frame rate: a file's frames are left out or shown again to reach it, a live source is only \
-slowed down; of pictures, how fast they are shown (25 by default)"""
+slowed down, a camera asked for it; of pictures, how fast they are shown (25 by default)"""
+
+    size: str | None = Field(default=None, pattern=r"^[1-9]\d{0,4}x[1-9]\d{0,4}$")
+    """of a camera: the size that it is asked for, 1280x720 say; `streamer devices` lists them"""
+
+    input_format: str | None = Field(default=None, pattern=r"^[a-z0-9_]{1,32}$")
+    """of a camera: the pixel format or codec that it is asked for, mjpeg or yuyv422 say"""
 
     loop: bool = False
     """begin again at the end, for ever; time goes on"""
@@ -48,7 +54,24 @@ rtp, and for anything played with realtime"""
     timeout: float = Field(
         default=5.0, gt=0, le=300, allow_inf_nan=False, json_schema_extra={"unit": "s"}
     )
-    """how long a network source or a device may stay silent, when opened and later"""
+    """how long a network source or a device may stay silent, when opened and later; then it is \
+opened again"""
+
+    give_up: float | None = Field(
+        default=None, ge=0, le=31_536_000, allow_inf_nan=False, json_schema_extra={"unit": "s"}
+    )
+    """how long a live source that is away is tried again before the run ends; by default for \
+ever, 0: not at all"""
+
+    transport: Literal["tcp", "udp", "auto"] = "tcp"
+    """how an RTSP server is to send: within the connection, beside it, or, with auto, as the \
+server takes it, tcp first"""
+
+    jitter: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False)] | Literal["auto"] = Field(
+        default="auto", json_schema_extra={"unit": "s"}
+    )
+    """how long a picture of a live source that sends in bursts waits at most, to be let go \
+evenly; auto: 0.25 (HLS: 30); 0: never. A source that sends smoothly is not delayed"""
 
     threads: int = Field(default=0, ge=0, le=64)
     """threads of the video decoder; 0 lets FFmpeg choose"""
@@ -69,6 +92,14 @@ rtp, and for anything played with realtime"""
         address = parse_address(self.url)
         if self.loop and (address.is_live or self.live is True):
             raise ValueError("loop: a live source has no end to begin again from")
+        for name in ("size", "input_format"):
+            if getattr(self, name) is not None and address.kind != "device":
+                raise ValueError(
+                    f"{name} is asked of a camera, and {address.shown} is none; a preprocess node "
+                    "changes the size of other pictures"
+                )
+        if self.transport != "tcp" and address.scheme not in ("rtsp", "rtsps"):
+            raise ValueError(f"transport: {self.transport} is for rtsp: addresses only")
         return self
 
 
@@ -86,7 +117,7 @@ class Decoder(Source[DecoderParams]):
         return bool(params.realtime) or parse_address(params.url).is_live
 
     def open(self) -> None:
-        """Opens the source and finds its picture and its sound.
+        """Opens the source and finds its picture and its sound; a live one may still be away.
 
         Raises:
             SourceError: it cannot be opened, or holds no picture that can be decoded.
@@ -101,7 +132,7 @@ class Decoder(Source[DecoderParams]):
         """Yields the frames in order of presentation, and audio packets where they come.
 
         Raises:
-            SourceError: the source went away or broke off.
+            SourceError: the source broke off, or is away for longer than `give_up`.
         """
         assert self._player is not None, "open() comes first"
         return self._player.play()

@@ -16,6 +16,8 @@ LIVE_SCHEMES: Final = frozenset(
     {"rtsp", "rtsps", "rtmp", "rtmps", "rtmpt", "rtmpe", "rtmpts", "udp", "udplite", "rtp", "srtp"}
     | {"srt", "rist"}
 )
+CAMERA: Final = "camera:"
+"""Before the name of a camera, or a part of it."""
 DEMO: Final = "demo:"
 DEMO_CLIP: Final = Path(__file__).parent.parent / "demo" / "demo.mp4"
 
@@ -30,7 +32,7 @@ class Address:
 
     Attributes:
         kind: how it is opened.
-        url: what FFmpeg is given.
+        url: what FFmpeg is given; of a camera by name, that name.
         scheme: in lower case, empty for paths.
         shown: the address without credentials, for messages.
     """
@@ -62,6 +64,11 @@ def parse_address(url: str) -> Address:
     shown = mask(url)
     if _DEVICE.fullmatch(url):
         return Address("device", url, "", shown)
+    if url.lower().startswith(CAMERA):
+        name = url[len(CAMERA) :].strip()
+        if not name:
+            raise ValueError("camera: wants a part of a camera's name; see `streamer devices`")
+        return Address("device", name, "camera", shown)
     match = _SCHEME.match(url)
     if match is not None and not Path(url).exists():
         scheme, rest = match[1].lower(), url[match.end() :]

@@ -2,7 +2,7 @@
 
 A file is read in the thread that decodes it. A network source or a device is opened and read in a
 thread of its own: FFmpeg may block there as long as it likes, and the decoder still ends at once
-when the run does. It hands over a few packets at most, so no delay can build up behind it, and it
+when the run does, and still finds that the source is silent. What it hands over is bounded, and it
 notes the time of arrival before anything waits.
 """
 
@@ -11,8 +11,9 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from av.error import FFmpegError, InvalidDataError
 
@@ -22,9 +23,20 @@ if TYPE_CHECKING:
 
     from nodes.decoder.input import Input
 
+    Item: TypeAlias = tuple[AVPacket[Stream], int]
+    _Handed: TypeAlias = Item | Exception | None
+
 _POLL: Final = 0.1
 """Seconds between two looks at whether the run is ending."""
-_DEPTH: Final = 8
+_DEPTH: Final = 64
+"""Packets between the thread that reads and the one that decodes: a burst of a quarter of a second,
+so that arrival is noted when it happens."""
+_FAREWELL: Final = 0.5
+"""Seconds that a thread is given to end: FFmpeg's own deadline is soon after the decoder's."""
+_MOST_AHEAD: Final = 500
+_QUIET: Final = 0.008
+"""Seconds without a packet after which all that had come in before has been taken."""
+_LONGEST_LOOK: Final = 0.25
 _BAD_READS: Final = 100
 """Failed reads without a packet between them after which a file is given up."""
 
@@ -41,14 +53,22 @@ class Broken(Exception):  # noqa: N818 - a signal to the player, which knows the
         self.error = error
 
 
+class NoAnswer(Exception):  # noqa: N818 - a signal, as `Broken`
+    """Opening took longer than it may."""
+
+
 class Feed(Protocol):
     """A source of packets, each with the CLOCK_MONOTONIC nanoseconds of its arrival."""
 
     def open(self) -> Input:
-        """Opens the source; raises SourceError or Stopped."""
+        """Opens the source; raises SourceError, NoAnswer or Stopped."""
         ...
 
-    def packets(self) -> Iterator[tuple[AVPacket[Stream], int]]:
+    def backlog(self) -> list[Item]:
+        """Packets that have come in while the source was being opened; they are not used up."""
+        ...
+
+    def packets(self) -> Iterator[Item]:
         """Packets up to the end, then one empty packet for each stream; raises Broken, Stopped."""
         ...
 
@@ -57,7 +77,7 @@ class Feed(Protocol):
         ...
 
 
-def read(source: Input) -> Iterator[tuple[AVPacket[Stream], int]]:
+def read(source: Input) -> Iterator[Item]:
     """Packets of the chosen streams of an opened source, as they are read.
 
     A stretch that cannot be read is skipped where FFmpeg can go on behind it.
@@ -97,7 +117,11 @@ class DirectFeed:
         self._source = self._opener()
         return self._source
 
-    def packets(self) -> Iterator[tuple[AVPacket[Stream], int]]:
+    def backlog(self) -> list[Item]:
+        """Nothing: what can be read here and now does not come in."""
+        return []
+
+    def packets(self) -> Iterator[Item]:
         """See `Feed.packets`."""
         assert self._source is not None, "open() comes first"
         try:
@@ -116,36 +140,54 @@ class DirectFeed:
 
 
 class ThreadFeed:
-    """Opens and reads in a thread of its own.
+    """Opens and reads in a thread of its own, which also closes.
 
     Args:
         opener: opens the source.
         stopping: set when the run is ending.
-        timeout: seconds without a packet after which the source counts as broken.
+        timeout: seconds without a packet of the picture after which the source counts as broken.
+        patience: seconds that opening may take; None for as long as it likes.
+        waiting: called with the seconds that nothing has come, while that is so.
     """
 
     def __init__(
-        self, opener: Callable[[], Input], stopping: threading.Event, *, timeout: float
+        self,
+        opener: Callable[[], Input],
+        stopping: threading.Event,
+        *,
+        timeout: float,
+        patience: float | None = None,
+        waiting: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         self._opener = opener
         self._stopping = stopping
         self._timeout = timeout
+        self._patience = patience
+        self._waiting = waiting
         self._closing = threading.Event()
         self._source: Input | None = None
-        self._handed: queue.Queue[tuple[AVPacket[Stream], int] | Exception | None] = queue.Queue(
-            _DEPTH
-        )
+        self._ahead: deque[_Handed] = deque()
+        self._handed: queue.Queue[_Handed] = queue.Queue(_DEPTH)
         self._opened: queue.Queue[Input | Exception] = queue.Queue(1)
         # A daemon: one that FFmpeg never lets go must not keep the process alive.
         self._thread = threading.Thread(target=self._work, name="decoder-read", daemon=True)
 
     def open(self) -> Input:
-        """Opens the source in the thread and waits for it."""
+        """Opens the source in the thread and waits for it.
+
+        Raises:
+            NoAnswer: it took longer than it may.
+        """
         self._thread.start()
+        begun = time.monotonic()
         while not self._stopping.is_set():
             try:
                 opened = self._opened.get(timeout=_POLL)
             except queue.Empty:
+                passed = time.monotonic() - begun
+                if self._patience is not None and passed > self._patience:
+                    raise NoAnswer from None
+                self._waiting(passed)
                 continue
             if isinstance(opened, Exception):
                 raise opened
@@ -153,15 +195,39 @@ class ThreadFeed:
             return opened
         raise Stopped
 
-    def packets(self) -> Iterator[tuple[AVPacket[Stream], int]]:
-        """See `Feed.packets`."""
-        last = time.monotonic()
-        while not self._stopping.is_set():
+    def backlog(self) -> list[Item]:
+        """Packets that have come in already, while the source was being opened.
+
+        Waits for the first one; the rest are those that come without a wait between them. They
+        are yielded by `packets` nonetheless.
+
+        Raises:
+            Broken, Stopped: as `packets`.
+        """
+        begun, quiet = time.monotonic(), False
+        while not quiet and len(self._ahead) < _MOST_AHEAD:
             try:
-                item = self._handed.get(timeout=_POLL)
+                item = self._handed.get(timeout=_QUIET if self._ahead else _POLL)
             except queue.Empty:
-                if time.monotonic() - last > self._timeout:
-                    raise Broken(None) from None
+                quiet = bool(self._ahead)
+                if not quiet:
+                    self._waited(time.monotonic() - begun)
+                continue
+            self._ahead.append(item)
+            quiet = not isinstance(item, tuple) or time.monotonic() - begun > _LONGEST_LOOK
+        return [item for item in self._ahead if isinstance(item, tuple)]
+
+    def packets(self) -> Iterator[Item]:
+        """See `Feed.packets`."""
+        silent = 0.0
+        while not self._stopping.is_set():
+            # Only waiting here is silence of the source; what others do with a packet is not.
+            begun = time.monotonic()
+            try:
+                item = self._ahead.popleft() if self._ahead else self._handed.get(timeout=_POLL)
+            except queue.Empty:
+                silent += time.monotonic() - begun
+                self._waited(silent)
                 continue
             if item is None:
                 return
@@ -169,17 +235,28 @@ class ThreadFeed:
                 raise Broken(item) from item
             if isinstance(item, Exception):
                 raise item
+            # Sound alone is no sign of life: pictures that stand still are what one sees.
+            if self._source is None or item[0].stream is self._source.video:
+                silent = 0.0
+            else:
+                silent += time.monotonic() - begun
+                self._waited(silent)
             yield item
-            last = time.monotonic()
         raise Stopped
 
     def close(self) -> None:
         """Lets the thread end, which closes the source; a blocked one is left behind."""
         self._closing.set()
+        self._thread.join(timeout=_FAREWELL)
         if self._thread.is_alive():
-            self._thread.join(timeout=2 * _POLL)
-        if self._source is not None and not self._thread.is_alive():
-            self._source.container.close()
+            _left_behind.append(self._thread)
+
+    def _waited(self, silent: float) -> None:
+        if self._stopping.is_set():
+            raise Stopped
+        if silent > self._timeout:
+            raise Broken(None)
+        self._waiting(silent)
 
     def _work(self) -> None:
         try:
@@ -196,11 +273,11 @@ class ThreadFeed:
         except Exception as error:
             self._hand(error)
         finally:
-            # Else `close` does it: until then the decoder still asks the streams about themselves.
-            if self._closing.is_set():
-                source.container.close()
+            # Until then the decoder still asks the streams about themselves.
+            self._closing.wait()
+            source.container.close()
 
-    def _hand(self, item: tuple[AVPacket[Stream], int] | Exception | None) -> bool:
+    def _hand(self, item: _Handed) -> bool:
         while not self._closing.is_set():
             try:
                 self._handed.put(item, timeout=_POLL)
@@ -208,3 +285,12 @@ class ThreadFeed:
             except queue.Full:
                 continue
         return False
+
+
+_left_behind: list[threading.Thread] = []
+
+
+def left_behind() -> int:
+    """How many threads were given up and still hang inside FFmpeg."""
+    _left_behind[:] = [thread for thread in _left_behind if thread.is_alive()]
+    return len(_left_behind)

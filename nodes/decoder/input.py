@@ -14,9 +14,8 @@ from av.error import FFmpegError
 from av.stream import Disposition
 
 from nodes.decoder.address import Address, find_pictures
-from nodes.decoder.faults import check_local, explain_opening
+from nodes.decoder.faults import Fault, Reason, check_local, explain_opening
 from nodes.rate import exact_rate
-from streamer import SourceError
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
@@ -28,6 +27,15 @@ if TYPE_CHECKING:
 PICTURE_FPS: Final = 25.0
 """Pictures of a sequence are shown at this rate where none is given."""
 
+_RTSP_TRANSPORTS: Final = {
+    "tcp": {"rtsp_transport": "tcp"},
+    "udp": {"rtsp_transport": "udp"},
+    "auto": {"rtsp_transport": "udp+tcp", "rtsp_flags": "prefer_tcp"},
+}
+MARGIN: Final = 0.25
+"""Seconds by which FFmpeg waits longer than the decoder: once it has waited in vain it hands over
+what its parser still held, as if the source were alive."""
+_SEGMENTED: Final = ("hls", "dash")
 _US = Fraction(1, 1_000_000)
 _VERY_WIDE = 8
 """Pixels wider than this, or narrower than its inverse, are taken for a mistake of the file."""
@@ -46,6 +54,7 @@ class Input:
         frames: how many pictures it holds; None if it does not say.
         rate: pictures a second, on average; 25 if it does not say.
         still: whether it is a single picture.
+        endless: whether nothing tells of an end: neither a duration nor a size.
     """
 
     container: InputContainer
@@ -56,6 +65,7 @@ class Input:
     frames: int | None
     rate: Fraction
     still: bool
+    endless: bool = False
 
     def pixel_shape(self) -> Fraction:
         """Width of a pixel by its height; 1 where the source does not say."""
@@ -75,27 +85,28 @@ def open_input(address: Address, params: DecoderParams, *, live: bool, audio: bo
         audio: whether sound is wanted.
 
     Raises:
-        SourceError: it cannot be opened, or has no picture that can be decoded.
+        Fault: it cannot be opened, or has no picture that can be decoded.
     """
-    form, options = None, _options(address, params.timeout)
-    pictures = 0
+    form, options = None, _options(address, params)
+    url, pictures = address.url, 0
     if address.kind == "device":
-        form = "v4l2"
-        if params.fps is not None:
-            options["framerate"] = str(exact_rate(params.fps))
+        form, url = "v4l2", _camera(address)
+        options |= _mode(params)
     elif address.kind == "pictures":
         form, pictures = "image2", _sequence(address, params.fps, options)
     elif address.is_local:
         check_local(address)
     options |= {key: _text(value) for key, value in params.options.items()}
     form = options.pop("format", form)
+    # Whoever listens waits for a sender as long as it takes.
+    patience = None if _yes(options.get("listen")) else params.timeout
     begun = time.monotonic()
     try:
         container = av.open(
-            address.url,
+            url,
             format=form,
             options=options,
-            timeout=(params.timeout, params.timeout),
+            timeout=(patience, params.timeout + MARGIN),
             metadata_errors="replace",
         )
     except FFmpegError as error:
@@ -103,7 +114,7 @@ def open_input(address: Address, params: DecoderParams, *, live: bool, audio: bo
             error, address, elapsed=time.monotonic() - begun, timeout=params.timeout
         ) from None
     except ValueError as error:  # PyAV's own, for an unknown format
-        raise SourceError(f"{address.shown} cannot be opened: {error}") from None
+        raise Fault(f"{address.shown} cannot be opened: {error}", Reason.ADDRESS) from None
     try:
         return _chosen(container, address, params, live=live, audio=audio, pictures=pictures)
     except BaseException:
@@ -111,23 +122,58 @@ def open_input(address: Address, params: DecoderParams, *, live: bool, audio: bo
         raise
 
 
-def _options(address: Address, timeout: float) -> dict[str, str]:
-    """FFmpeg's options for a protocol: no waiting for ever, no buffering of live sources."""
-    limit = str(int(timeout * 1e6))
-    live = {"fflags": "nobuffer", "flags": "low_delay"}
+def _camera(address: Address) -> str:
+    """Path of a camera that is given by path, by id or by name.
+
+    Raises:
+        Fault: no camera has this name, or several have.
+    """
+    if address.scheme != "camera":
+        return address.url
+    from nodes.decoder import v4l2
+
+    try:
+        return str(v4l2.find(address.url))
+    except v4l2.SeveralError as error:
+        raise Fault(f"{address.shown}: {error}", Reason.ADDRESS) from None
+    except LookupError as error:
+        raise Fault(f"{address.shown}: {error}", Reason.NOT_FOUND, retry=True) from None
+
+
+def _mode(params: DecoderParams) -> dict[str, str]:
+    """Options that choose what a camera sends."""
+    mode = {}
+    if params.fps is not None:
+        mode["framerate"] = str(exact_rate(params.fps))
+    if params.size is not None:
+        mode["video_size"] = params.size
+    if params.input_format is not None:
+        mode["input_format"] = params.input_format
+    return mode
+
+
+def _options(address: Address, params: DecoderParams) -> dict[str, str]:
+    """FFmpeg's options for a protocol: no waiting for ever, a short look at what comes."""
+    limit = str(int((params.timeout + MARGIN) * 1e6))
+    # Not `nobuffer`: it throws away what was looked at, the keyframe with it, and the first
+    # picture would come with the next one, seconds later.
+    live = {"flags": "low_delay", "fpsprobesize": "0"}
     match address.scheme:
         case "rtsp" | "rtsps":
             # All that a camera says about its streams stands in its SDP, so a short look suffices.
-            return live | {
-                "rtsp_transport": "tcp",
-                "timeout": limit,
-                "max_delay": "100000",
-                "probesize": "500000",
-                "analyzeduration": "500000",
-            }
+            return (
+                live
+                | _RTSP_TRANSPORTS[params.transport]
+                | {
+                    "timeout": limit,
+                    "max_delay": "100000",
+                    "probesize": "500000",
+                    "analyzeduration": "500000",
+                }
+            )
         case "udp" | "udplite" | "rtp" | "srtp":
             # In mid-stream the first keyframe may be a second or two away.
-            return live | {"timeout": limit, "analyzeduration": "3000000", "fpsprobesize": "0"}
+            return live | {"timeout": limit, "analyzeduration": "3000000"}
         case "http" | "https":
             return {"rw_timeout": limit, "reconnect": "1", "reconnect_delay_max": "2"}
         case scheme if scheme.startswith("rtmp"):
@@ -142,11 +188,11 @@ def _sequence(address: Address, fps: float | None, options: dict[str, str]) -> i
     """Options for a picture sequence; returns how many pictures are shown.
 
     Raises:
-        SourceError: no file has such a name, or the numbers have a gap.
+        Fault: no file has such a name, or the numbers have a gap.
     """
     files = find_pictures(address.url)
     if not files:
-        raise SourceError(f"{address.shown}: no file has a name of this pattern")
+        raise Fault(f"{address.shown}: no file has a name of this pattern", Reason.NOT_FOUND)
     options["framerate"] = str(exact_rate(fps or PICTURE_FPS))
     if "%" not in address.url:
         options["pattern_type"] = "glob"
@@ -155,9 +201,10 @@ def _sequence(address: Address, fps: float | None, options: dict[str, str]) -> i
     for (before, _), (number, _) in pairwise(files):
         if number != before + 1:
             # FFmpeg would stop here and say nothing.
-            raise SourceError(
+            raise Fault(
                 f"{address.shown}: number {before + 1} is missing between {before} and {number}; "
-                "with * in place of the number all pictures are shown"
+                "with * in place of the number all pictures are shown",
+                Reason.NOT_FOUND,
             )
     return len(files)
 
@@ -173,7 +220,7 @@ def _chosen(
 ) -> Input:
     name = container.format.name
     if name == "tty":
-        raise SourceError(f"{address.shown} is a text file, not a video")
+        raise Fault(f"{address.shown} is a text file, not a video", Reason.CODEC)
     video = _best_video(container, address)
     best = container.streams.best("audio") if audio and params.audio else None
     sound = next((stream for stream in container.streams.audio if stream is best), None)
@@ -207,6 +254,11 @@ def _chosen(
         frames=frames,
         rate=rate,
         still=still,
+        # The size of a playlist says nothing about what is played.
+        endless=seconds is None
+        and not still
+        and not pictures
+        and (name.split(",")[0] in _SEGMENTED or container.size <= 0),
     )
 
 
@@ -218,15 +270,20 @@ def _best_video(container: InputContainer, address: Address) -> VideoStream:
     ]
     if not streams:
         sound = " has sound but no picture" if container.streams.audio else " has no picture in it"
-        raise SourceError(f"{address.shown}{sound}; a source of video is needed")
+        raise Fault(f"{address.shown}{sound}; a source of video is needed", Reason.CODEC)
     best = container.streams.best("video")
     stream = next((stream for stream in streams if stream is best), streams[0])
     if stream.codec_context is None:
-        raise SourceError(
+        raise Fault(
             f"{address.shown}: its picture is coded in a way ({stream.codec_tag!r}) that this "
-            "FFmpeg cannot decode; convert it to H.264, say"
+            "FFmpeg cannot decode; convert it to H.264, say",
+            Reason.CODEC,
         )
     return stream
+
+
+def _yes(value: str | None) -> bool:
+    return value not in (None, "", "0", "false")
 
 
 def _text(value: str | int | float | bool) -> str:

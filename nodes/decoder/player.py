@@ -3,42 +3,39 @@
 from __future__ import annotations
 
 import gc
-import threading
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from itertools import count as count_up
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from av.error import EOFError as EndError
-from av.error import FFmpegError
-
+from nodes.decoder import jitter
 from nodes.decoder.address import parse_address
-from nodes.decoder.faults import explain_reading, explain_silence
-from nodes.decoder.feed import Broken, DirectFeed, Feed, Stopped, ThreadFeed
+from nodes.decoder.connection import Connection
+from nodes.decoder.decoding import Decoding
+from nodes.decoder.faults import Fault, Reason, explain_blindness, explain_reading
+from nodes.decoder.feed import Stopped
 from nodes.decoder.input import Input, open_input
-from nodes.decoder.interlace import Deinterlacer
 from nodes.decoder.pace import at_own_speed, convert, limit
 from nodes.decoder.render import Renderer, Shot
 from nodes.decoder.sound import Sound
-from nodes.decoder.timeline import Timeline
+from nodes.decoder.timeline import Seen, Timeline
 from nodes.rate import exact_rate
-from streamer import Context, Drop, Frame, Packet, SourceError
+from streamer import AudioFormat, Context, Count, Frame, Packet
 
 if TYPE_CHECKING:
-    from av.video.frame import VideoFrame
-
     from nodes.decoder import DecoderParams
+    from nodes.decoder.feed import Item
 
 _LOOK_FOR_SOUND: Final = 250
 """Packets that are read ahead, at most, to learn the format of AAC in ADTS."""
 _CUT: Final = 0.5
 """Seconds by which a file may end before the time that it announced."""
 _BROADCAST: Final = ("mpegts", "mpeg", "hls", "rtsp", "rtp", "sdp", "flv")
-_NO_PICTURE_OF_ITS_OWN: Final = ("vp8", "vp9", "av1")
-"""Codecs with packets that show nothing, so that packets cannot be counted as pictures."""
+_SEGMENTED: Final = ("hls", "dash")
+_SEGMENT: Final = 30.0
+"""Seconds that a picture waits at most where pictures come in segments."""
 
 
 class Player:
@@ -54,108 +51,101 @@ class Player:
         self._params = params
         self._context = context
         self._address = parse_address(params.url)
-        # A named pipe is a path too, but it may block like a socket.
-        self._is_file = self._address.is_local and not Path(self._address.url).is_fifo()
+        self._connection = Connection(self._address, params, context, self._open_input)
         # A file played at its own speed is live for others, but it can be read ahead.
-        self._sent = live and not self._is_file
-        self._feed: Feed | None = None
+        self._sent = live and not self._connection.is_file
         self._source: Input | None = None
         self._timeline: Timeline | None = None
+        self._smoothing = jitter.Smoothing(0.0)
+        self._sound: AudioFormat | None = None
+        self._shown = 0
 
     def open(self) -> None:
-        """Opens the source, and says what to expect of it.
+        """Opens the source, and says what to expect of it; a live one may still be away.
 
         Raises:
             SourceError: it cannot be opened.
             ParameterError: the pixel format is none that the next nodes take.
         """
         self._renderer = Renderer(self._context, self._params.format)
-        if not self._is_file:
-            self._context.note(f"connecting to {self._address.shown}")
         try:
-            self._source = self._connect()
+            source = self._source = self._connection.open()
         except Stopped:
             return
-        if self._params.loop or self._sent:
+        if source is None or self._params.loop or self._sent:
             return
-        frames = self._source.frames
-        if self._params.fps is not None and self._source.seconds and not self._source.still:
-            frames = max(1, round(self._source.seconds * exact_rate(self._params.fps)))
-        self._context.expect(frames=frames, seconds=self._source.seconds)
+        frames = source.frames
+        if self._params.fps is not None and source.seconds and not source.still:
+            frames = max(1, round(source.seconds * exact_rate(self._params.fps)))
+        self._context.expect(frames=frames, seconds=source.seconds)
 
     def close(self) -> None:
         """Closes the source."""
-        if self._feed is not None:
-            self._feed.close()
-            self._feed = None
+        self._connection.close()
 
     def play(self) -> Iterator[Frame | Packet]:
         """Frames and audio packets up to the end, or to the end of the run.
 
         Raises:
-            SourceError: the source broke off, or held nothing that could be decoded.
+            SourceError: the source broke off for good, or held nothing that could be decoded.
         """
-        if self._source is None:
-            return
-        self._timeline = Timeline(
-            start=self._source.start,
-            live=self._sent,
-            broadcast=self._source.container.format.name.split(",")[0] in _BROADCAST,
-        )
+        params, stopping = self._params, self._context.stopping
+        still = self._source is not None and self._source.still
         shots = self._passes(self._source)
-        drop, params = self._context.drop, self._params
-        paced = params.realtime and not self._address.is_live
-        if params.fps is not None and self._address.kind != "pictures" and not self._source.still:
+        self._source = None
+        if not self._connection.is_file:
+            shots = jitter.smoothed(
+                shots,
+                self._smoothing,
+                stopping,
+                alive=self._context.alive,
+                changed=self._smoothing_changed,
+            )
+        if params.fps is not None and self._address.kind != "pictures" and not still:
             change = limit if self._sent else convert
-            shots = change(shots, exact_rate(params.fps), drop)
-        if paced:
-            shots = at_own_speed(shots, self._context.stopping)
+            shots = change(shots, exact_rate(params.fps), self._context.drop)
+        if params.realtime and not self._address.is_live:
+            shots = at_own_speed(shots, stopping)
         try:
             for shot in shots:
                 yield shot if isinstance(shot, Packet) else self._renderer.frame(shot)
         except Stopped:
             return
 
-    def _connect(self) -> Input:
-        def opener() -> Input:
-            return open_input(
-                self._address,
-                self._params,
-                live=self._sent,
-                audio=self._context.wants_audio,
-            )
+    def _open_input(self) -> Input:
+        return open_input(
+            self._address, self._params, live=self._sent, audio=self._context.wants_audio
+        )
 
-        stopping: threading.Event = self._context.stopping
-        if self._is_file:
-            self._feed = DirectFeed(opener, stopping)
-        else:
-            self._feed = ThreadFeed(opener, stopping, timeout=self._params.timeout)
-        return self._feed.open()
-
-    def _passes(self, source: Input) -> Iterator[Shot | Packet]:
-        """Plays the source once, or for ever; announces the sound in the first pass."""
-        timeline = self._timeline
-        assert timeline is not None
-        for turn in count_up():
-            shown = 0
-            for item in self._pass(source, first=turn == 0):
-                shown += isinstance(item, Shot)
-                yield item
-                if source.still and self._params.loop and isinstance(item, Shot):
-                    yield from self._repeat(item)
-            if not shown:
-                raise SourceError(f"{self._address.shown} holds no picture that can be decoded")
-            self._note_end(source, timeline)
-            if not self._params.loop:
-                return
-            assert self._feed is not None
-            self._feed.close()
+    def _passes(self, source: Input | None) -> Iterator[Shot | Packet]:
+        """Plays the source as often as it begins: once, in a loop, or whenever it comes back."""
+        if source is None and self._context.stopping.is_set():
+            return
+        while True:
+            if source is None:
+                source = self._connection.again()
+            before = self._shown
+            try:
+                for item in self._pass(source):
+                    yield item
+                    if source.still and self._params.loop and isinstance(item, Shot):
+                        yield from self._repeat(item)
+                if self._shown == before:
+                    said = f"{self._address.shown} holds no picture that can be decoded"
+                    raise Fault(said, Reason.CODEC)
+                self._end(source)
+            except Fault as fault:
+                self._connection.lost(fault)
+                source = None
+            else:
+                if not self._params.loop:
+                    return
+                self._connection.close()
             del source
             # A container and its streams hold each other, so only the collector frees a decoder's
             # buffers; it sees how few objects they are, not how large.
             gc.collect()
-            source = self._connect()
-            timeline.again(source.start or Fraction(0))
+            source = self._connection.open() if self._params.loop else None
 
     def _repeat(self, shot: Shot) -> Iterator[Shot]:
         """A still picture, for ever."""
@@ -165,40 +155,101 @@ class Player:
                 raise Stopped
             yield replace(shot, pts=tick, time_base=1 / rate, duration=1)
 
-    def _pass(self, source: Input, *, first: bool) -> Iterator[Shot | Packet]:
-        assert self._feed is not None
-        assert self._timeline is not None
+    def _pass(self, source: Input) -> Iterator[Shot | Packet]:
+        """What comes from one opening of the source to its end.
+
+        Raises:
+            Fault: it broke off.
+        """
+        waiting = self._connection.backlog() if self._sent else []
+        timeline = self._begun(source, waiting)
+        segmented = source.container.format.name.split(",")[0] in _SEGMENTED
+        self._smoothing.reset(self._bound(segmented), always=segmented)
         sound = None
         if source.audio is not None:
-            sound = Sound(source.audio, self._context.name, self._timeline)
-        decoding = Decoding(source, self._timeline, self._context)
-        packets, ahead = self._feed.packets(), deque[tuple[Any, int]]()
+            sound = Sound(source.audio, self._context.name, timeline)
+        stale = waiting[-1][1] if waiting and not segmented else 0
+        decoding = Decoding(source, timeline, self._context, stale_ns=stale)
+        packets = self._connection.packets(after=lambda: float(timeline.end))
+        ahead = deque[Any]()
         try:
             if sound is not None:
                 ahead = self._learn(packets, sound)
-                if sound.format is None:
-                    self._context.log.warning("the sound's format cannot be found; it is left out")
+                announcement = self._announced(sound)
+                if announcement is None:
                     sound = None
-                elif first:
-                    yield sound.announcement()
+                elif not (self._params.loop and self._shown):
+                    yield announcement
             while (item := ahead.popleft() if ahead else next(packets, None)) is not None:
                 packet, arrival = item
-                if packet.stream is source.video:
-                    yield from decoding.pictures(packet, arrival)
-                elif sound is not None:
-                    yield from sound.passed(packet)
-        except Broken as broken:
-            raise self._broken(broken.error) from broken
+                if packet.stream is not source.video:
+                    if sound is not None:
+                        yield from sound.passed(packet, arrival)
+                    continue
+                for shot in decoding.pictures(packet, arrival):
+                    self._shown += 1
+                    if not self._connection.is_file:
+                        self._connection.live()
+                    yield shot
+                if self._connection.returns and decoding.blind() > self._params.timeout:
+                    raise explain_blindness(self._address, self._params.timeout)
         finally:
             decoding.finish()
             if sound is not None and sound.skipped:
                 self._context.log.warning("%d audio packets were left out", sound.skipped)
-        if self._address.scheme.startswith("rtsp") and source.seconds is None:
-            raise self._ended(None)
 
-    def _learn(self, packets: Iterator[tuple[Any, int]], sound: Sound) -> deque[tuple[Any, int]]:
+    def _begun(self, source: Input, waiting: list[Item]) -> Timeline:
+        """The timeline, set to what begins now."""
+        if self._timeline is None:
+            self._timeline = Timeline(
+                start=source.start,
+                live=self._sent,
+                broadcast=source.container.format.name.split(",")[0] in _BROADCAST,
+                mended=lambda: self._context.count(Count.MENDED),
+            )
+        elif self._params.loop:
+            self._timeline.again(source.start or Fraction(0))
+        else:
+            self._timeline.resume(source.start, _seen(source, waiting))
+        return self._timeline
+
+    def _bound(self, segmented: bool) -> float:
+        """Seconds that a picture may wait for smoothness."""
+        if self._params.jitter != "auto":
+            return self._params.jitter
+        if segmented and (self._sent or self._connection.returns):
+            return _SEGMENT
+        return jitter.AUTO if self._sent else 0.0
+
+    def _smoothing_changed(self, on: bool) -> None:
+        if on:
+            bound = self._smoothing.bound
+            self._connection.live(f"it sends in bursts: pictures wait up to {bound:g} s")
+        else:
+            self._connection.live("it sends smoothly: pictures do not wait")
+
+    def _announced(self, sound: Sound) -> Packet | None:
+        """The announcement of sound that can go on; None where it has to be left out."""
+        log = self._context.log
+        if sound.format is None:
+            log.warning("the sound's format cannot be found; it is left out")
+            return None
+        if self._sound is None and self._shown:
+            log.warning("sound began after the pictures and is left out")
+            return None
+        if self._sound not in (None, sound.format):
+            log.warning(
+                "the sound is %s now, not %s as before, and is left out: outputs cannot change it",
+                _said(sound.format),
+                _said(self._sound),
+            )
+            return None
+        self._sound = sound.format
+        return sound.announcement()
+
+    def _learn(self, packets: Iterator[Item], sound: Sound) -> deque[Item]:
         """Reads ahead until the format of the sound is known."""
-        ahead: deque[tuple[Any, int]] = deque()
+        ahead: deque[Item] = deque()
         while sound.format is None and len(ahead) < _LOOK_FOR_SOUND:
             item = next(packets, None)
             if item is None:
@@ -208,21 +259,20 @@ class Player:
                 sound.learn(item[0])
         return ahead
 
-    def _broken(self, error: FFmpegError | None) -> SourceError:
-        if error is None:
-            return explain_silence(self._address, self._params.timeout)
-        return self._ended(error)
+    def _end(self, source: Input) -> None:
+        """Tells whether an end is one.
 
-    def _ended(self, error: FFmpegError | None) -> SourceError:
+        Raises:
+            Fault: the source has no end of its own.
+        """
         assert self._timeline is not None
-        after, timeout = float(self._timeline.end), self._params.timeout
-        return explain_reading(error, self._address, after=after, timeout=timeout)
-
-    def _note_end(self, source: Input, timeline: Timeline) -> None:
-        if self._params.loop or source.still or self._sent or source.seconds is None:
+        end = float(self._timeline.end)
+        is_live = self._connection.returns or self._address.is_live
+        if source.endless and is_live and not self._address.is_local:
+            raise explain_reading(None, self._address, after=end)
+        if self._params.loop or source.still or source.seconds is None:
             return
-        end = float(timeline.end)
-        if end < source.seconds - _CUT:
+        if not self._sent and end < source.seconds - _CUT:
             text = (
                 f"it ends at {end:.1f} s of {source.seconds:.1f} s: the file is cut off or broken"
             )
@@ -230,72 +280,17 @@ class Player:
             self._context.log.warning(text)
 
 
-class Decoding:
-    """One pass through the video packets of a source.
+def _seen(source: Input, waiting: list[Item]) -> list[Seen]:
+    """The first packets that will be shown or heard, with the times that they have of their own."""
+    seen, keyed = [], False
+    for packet, arrival in waiting:
+        picture = packet.stream is source.video
+        keyed = keyed or (picture and packet.is_keyframe)
+        own = packet.pts if packet.pts is not None else packet.dts
+        if own is not None and packet.time_base and (keyed or not picture):
+            seen.append(Seen(picture, own * packet.time_base, arrival))
+    return seen
 
-    Args:
-        source: the opened source.
-        timeline: gives the pictures their times.
-        context: told of pictures that could not be decoded.
-    """
 
-    def __init__(self, source: Input, timeline: Timeline, context: Context) -> None:
-        self._source = source
-        self._timeline = timeline
-        self._context = context
-        self._time_base = source.video.time_base or Fraction(1, 90000)
-        self._weave = Deinterlacer(self._time_base)
-        self._read = self._decoded = self._failed = 0
-
-    def pictures(self, packet: Any, arrival: int) -> Iterator[Shot]:
-        """Pictures that are ready once this packet was decoded; an empty packet flushes."""
-        flush = not packet.size
-        if not flush:
-            self._read += 1
-            packet.opaque = arrival
-        for picture in self._decode(packet):
-            self._decoded += 1
-            if picture.is_corrupt:
-                self._context.drop(Drop.CORRUPT)
-            else:
-                yield from (self._shot(one, arrival) for one in self._weave.passed(picture))
-        if flush:
-            yield from (self._shot(one, arrival) for one in self._weave.passed(None))
-
-    def finish(self) -> None:
-        """Counts what the decoder swallowed, where something was found corrupt."""
-        lost = self._read - self._decoded - self._failed
-        codec = self._source.video.codec_context.codec.canonical_name
-        if self._failed and lost > 0 and codec not in _NO_PICTURE_OF_ITS_OWN:
-            self._context.drop(Drop.CORRUPT, lost)
-        if self._failed:
-            self._context.log.warning(
-                "%d of %d pictures could not be decoded", self._failed + max(0, lost), self._read
-            )
-
-    def _decode(self, packet: Any) -> list[VideoFrame]:
-        try:
-            decoded: list[VideoFrame] = packet.decode()
-        except EndError:  # flushed before, at an error
-            return []
-        except FFmpegError:
-            self._failed += bool(packet.size)
-            self._context.drop(Drop.CORRUPT, int(bool(packet.size)))
-            return []
-        return decoded
-
-    def _shot(self, picture: VideoFrame, arrival: int) -> Shot:
-        own = picture.pts if picture.pts is not None else picture.dts
-        base, captured = self._time_base, picture.opaque
-        duration = picture.duration
-        step = duration * base if duration > 0 else 1 / self._source.rate
-        captured = captured if isinstance(captured, int) else arrival
-        pts = self._timeline.picture(own, base, step, captured)
-        return Shot(
-            picture,
-            pts,
-            base,
-            duration,
-            captured,
-            self._source.pixel_shape(),
-        )
+def _said(sound: AudioFormat | None) -> str:
+    return "none" if sound is None else f"{sound.codec}, {sound.sample_rate} Hz, {sound.layout}"

@@ -44,6 +44,7 @@ class Shot:
         duration: how long it is shown, in units of `time_base`; 0 if unknown.
         capture_ns: CLOCK_MONOTONIC when it was read.
         pixel_shape: width of a pixel by its height.
+        stale: whether it had come before it could be shown, while the source was being opened.
     """
 
     picture: VideoFrame
@@ -52,6 +53,7 @@ class Shot:
     duration: int
     capture_ns: int
     pixel_shape: Fraction = Fraction(1)
+    stale: bool = False
 
     @property
     def time(self) -> Fraction:

@@ -66,13 +66,18 @@ class Sound:
             if len(head) == 7:
                 self.format = self._describe(asc_of_adts(head))
 
-    def passed(self, packet: Any) -> list[Packet]:
-        """What goes on for one of FFmpeg's packets; nothing for the empty one at the end."""
+    def passed(self, packet: Any, arrival: int) -> list[Packet]:
+        """What goes on for one of FFmpeg's packets; nothing for the empty one at the end.
+
+        Args:
+            packet: FFmpeg's.
+            arrival: when it was read, CLOCK_MONOTONIC nanoseconds.
+        """
         if not packet.size:
             return []
         self.learn(packet)
         duration = packet.duration or 0
-        pts = self._timeline.sound(packet.pts, self._time_base, duration)
+        pts = self._timeline.sound(packet.pts, self._time_base, duration, arrival)
         if packet.is_discard and pts is not None and pts + 2 * duration < 0:
             return []  # cut away by an edit list; the one just before the start primes decoders
         parts = [packet] if self._unpack is None else self._unpack.filter(packet)

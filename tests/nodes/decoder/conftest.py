@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +22,7 @@ import numpy as np
 import pytest
 
 from nodes.decoder import Decoder
-from streamer import Header, Packet
+from streamer import Header, Packet, Status, StreamerError
 from streamer.testing import SoloContext, solo
 
 WANTED = ("yuv420p", "nv12", "rgb24", "bgr24", "gray")
@@ -156,3 +164,154 @@ def pictures(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return make
+
+
+class Watch:
+    """A live source that is watched in a thread of its own, until told to stop."""
+
+    def __init__(self, url: str, *, wants_audio: bool = False, **params: Any) -> None:
+        self.context = SoloContext(
+            name="source", wanted=("yuv420p",), live=True, wants_audio=wants_audio
+        )
+        self.headers: list[Header] = []
+        self.means: list[float] = []
+        self.packets: list[Packet] = []
+        self.error: StreamerError | None = None
+        self.decoder = solo(Decoder, context=self.context, url=url, **params)
+        self._thread = threading.Thread(target=self._work)
+        self._thread.start()
+
+    def _work(self) -> None:
+        try:
+            for item in self.decoder.frames():
+                if isinstance(item, Packet):
+                    self.packets.append(item)
+                    continue
+                with item:
+                    self.means.append(float(item.numpy()[: item.height].mean()))
+                    self.headers.append(item.header)
+        except StreamerError as error:
+            self.error = error
+        finally:
+            self.decoder.close()
+
+    @property
+    def statuses(self) -> list[Status]:
+        """What the connection was, each once."""
+        said = [status for status, _ in self.context.statuses]
+        return [one for number, one in enumerate(said) if not number or said[number - 1] != one]
+
+    @property
+    def now(self) -> Status:
+        return self.context.statuses[-1][0]
+
+    def texts(self, status: Status) -> str:
+        """All that was said about a state."""
+        return "\n".join(text for said, text in self.context.statuses if said is status)
+
+    def until(self, condition: Callable[[], Any], *, seconds: float = 60.0) -> None:
+        """Waits for a condition; fails after a generous deadline."""
+        end = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > end or not self._thread.is_alive():
+                pytest.fail(f"it did not happen: {self.context.statuses[-5:]}, {self.error}")
+            time.sleep(0.02)
+
+    def more(self, count: int) -> None:
+        """Waits for so many more pictures."""
+        wanted = len(self.headers) + count
+        self.until(lambda: len(self.headers) >= wanted)
+
+    def ended(self) -> StreamerError | None:
+        """Waits for the end, and returns the error that it was."""
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+        return self.error
+
+    def stop(self) -> None:
+        self.context.stopping.set()
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+
+
+@pytest.fixture
+def watch() -> Iterator[Callable[..., Watch]]:
+    """Watches a live source."""
+    watching: list[Watch] = []
+
+    def start(url: str, **params: Any) -> Watch:
+        watching.append(Watch(url, **params))
+        return watching[-1]
+
+    yield start
+    for one in watching:
+        one.stop()
+
+
+def free_port(kind: int = socket.SOCK_STREAM) -> int:
+    with socket.socket(socket.AF_INET, kind) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def port() -> Callable[[int], int]:
+    """Finds a free port of this machine."""
+    return free_port
+
+
+PYTHON = "/usr/bin/python3"
+PROBE = (
+    "import gi; gi.require_version('GstRtspServer', '1.0'); gi.require_version('Gst', '1.0');"
+    "from gi.repository import Gst, GstRtspServer; Gst.init(None);"
+    "assert all(map(Gst.ElementFactory.find, ('x264enc', 'rtph264pay', 'alawenc')))"
+)
+
+
+@functools.cache
+def has_server() -> bool:
+    if shutil.which(PYTHON) is None:
+        return False
+    return not subprocess.run([PYTHON, "-c", PROBE], capture_output=True, check=False).returncode
+
+
+class Camera:
+    """A real RTSP server: GStreamer's, of the packages that `.ci/run` installs."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.host = f"127.0.0.1:{self.port}"
+        self.url = f"rtsp://{self.host}/live"
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self, *options: str) -> Camera:
+        script = str(Path(__file__).with_name("rtsp_camera.py"))
+        self._process = subprocess.Popen(
+            [PYTHON, script, str(self.port), *options], stdout=subprocess.PIPE, text=True
+        )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "ready\n"
+        return self
+
+    def freeze(self) -> None:
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGSTOP)
+
+    def kill(self) -> str:
+        """Ends it as a power cut does; returns what it had printed."""
+        if self._process is None:
+            return ""
+        self._process.kill()
+        said, _ = self._process.communicate()
+        self._process = None
+        return said
+
+
+@pytest.fixture
+def camera() -> Iterator[Camera]:
+    """A camera, still switched off."""
+    if not has_server():
+        pytest.skip("needs GStreamer's RTSP server (gi)")
+    one = Camera()
+    yield one
+    one.kill()

@@ -12,7 +12,8 @@ import av
 import pytest
 
 from nodes.decoder import Decoder
-from streamer import Packet, SourceError
+from nodes.decoder.faults import Reason
+from streamer import Packet, SourceError, Status
 from streamer.testing import SoloContext, solo
 
 
@@ -69,12 +70,18 @@ def test_a_broadcast_is_joined_in_mid_stream(broadcast, port):
     decoder.close()
     assert all(later.pts > sooner.pts for sooner, later in pairwise(headers))
     assert all(0 < header.capture_ns <= time.monotonic_ns() for header in headers)
-    assert context.notes == [f"connecting to udp://127.0.0.1:{port}"]
+    url = f"udp://127.0.0.1:{port}"
+    assert context.statuses[:2] == [
+        (Status.CONNECTING, f"connecting to {url}"),
+        (Status.LIVE, url),
+    ]
 
 
 def test_a_broadcast_that_falls_silent_is_told(broadcast, port):
     broadcast(port, most=60)
-    decoder = solo(Decoder, url=f"udp://127.0.0.1:{port}", timeout=1.5)
+    context = SoloContext()
+    url = f"udp://127.0.0.1:{port}"
+    decoder = solo(Decoder, context=context, url=url, timeout=1.5, give_up=0)
     seen = []
 
     def watch():
@@ -86,7 +93,8 @@ def test_a_broadcast_that_falls_silent_is_told(broadcast, port):
         watch()
     decoder.close()
     assert len(seen) > 10
-    assert caught.value.retry
+    assert caught.value.reason is Reason.TIMEOUT
+    assert Status.STALLED in [status for status, _ in context.statuses]
 
 
 def test_a_run_ends_although_the_source_is_silent(broadcast, port):

@@ -9,16 +9,20 @@ import pytest
 from pydantic import ValidationError
 
 from nodes.decoder import Decoder
-from streamer import SourceError
+from nodes.decoder.faults import Reason
+from streamer import SourceError, Status
 from streamer.testing import SoloContext, solo
 
 
 def refused(url, **params):
+    """What a source says that is not waited for."""
+    params = {"give_up": 0, **params}
     with pytest.raises(SourceError) as caught:
         solo(Decoder, url=str(url), **params).close()
     message = str(caught.value)
     assert "\n" not in message
     assert "Errno" not in message
+    assert not caught.value.retry  # starting the node again would not help either
     return caught.value, message
 
 
@@ -26,7 +30,7 @@ def test_a_missing_file_names_the_nearest_one(clip):
     path = clip("holiday.mp4", count=1)
     error, message = refused(path.with_name("holidy.mp4"))
     assert message == f"{path.with_name('holidy.mp4')} does not exist; did you mean {path}?"
-    assert not error.retry
+    assert error.reason is Reason.NOT_FOUND
 
 
 @pytest.mark.parametrize(
@@ -85,10 +89,16 @@ def test_sound_without_picture(tmp_path):
 def test_a_camera_that_is_not_there():
     error, message = refused("/dev/video83")
     assert message.startswith("/dev/video83 does not exist; ")
-    assert error.retry
+    assert error.reason is Reason.NOT_FOUND
 
 
-class Status(http.server.BaseHTTPRequestHandler):
+def test_a_camera_that_nobody_has_by_name():
+    error, message = refused("camera:No Such Camera 83")
+    assert message.startswith("camera:No Such Camera 83: no camera has 'No Such Camera 83' in its ")
+    assert error.reason is Reason.NOT_FOUND
+
+
+class Answers(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(int(self.path.strip("/")))
         self.end_headers()
@@ -99,7 +109,7 @@ class Status(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def web():
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Status) as server:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield f"127.0.0.1:{server.server_port}"
@@ -108,21 +118,27 @@ def web():
 
 
 @pytest.mark.parametrize(
-    ("status", "expected"),
+    ("status", "expected", "reason"),
     [
-        (401, "refuses to let us in (401): the user name or password is wrong"),
-        (403, "may not be read with this account (403)"),
-        (404, "is not known to the server (404); see the path after the host"),
-        (410, "was refused by the server (4xx"),
-        (500, "the server itself failed (5xx); try again"),
+        (401, "refuses to let us in (401): the user name or password is wrong", "authentication"),
+        (403, "may not be read with this account (403)", "authentication"),
+        (404, "is not known to the server (404); see the path after the host", "not found"),
+        (410, "was refused by the server (4xx", "address"),
+        (500, "the server itself failed (5xx); try again", "server"),
     ],
 )
-def test_what_a_web_server_answers(web, status, expected):
+def test_what_a_web_server_answers(web, status, expected, reason):
     error, message = refused(f"http://me:hunter2@{web}/{status}")
     assert expected in message
     assert "hunter2" not in message
     assert f"http://***@{web}/{status}" in message
-    assert not error.retry
+    assert error.reason == reason
+
+
+def test_a_file_on_the_web_that_is_not_there_is_not_waited_for(web):
+    with pytest.raises(SourceError, match="is not known to the server") as caught:
+        solo(Decoder, url=f"http://{web}/404")
+    assert not caught.value.retry
 
 
 def test_a_name_and_password_are_asked_for(web):
@@ -172,24 +188,34 @@ def rtsp():
 
 
 @pytest.mark.parametrize(
-    ("status", "expected", "retry"),
+    ("status", "expected", "reason"),
     [
-        (401, "the user name or password is wrong", False),
-        (403, "may not be read with this account (403)", False),
-        (404, "is not known to the server (404)", True),
+        (401, "the user name or password is wrong", Reason.AUTHENTICATION),
+        (403, "may not be read with this account (403)", Reason.AUTHENTICATION),
+        (404, "is not known to the server (404)", Reason.NOT_FOUND),
     ],
 )
-def test_what_a_camera_answers(rtsp, status, expected, retry):
+def test_what_a_camera_answers(rtsp, status, expected, reason):
     error, message = refused(f"rtsp://admin:hunter2@{rtsp(status)}/live")
     assert expected in message
     assert "hunter2" not in message
-    assert error.retry is retry
+    assert error.reason is reason
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_wrong_password_ends_the_run_at_once(rtsp, status):
+    context = SoloContext()
+    with pytest.raises(SourceError, match=rf"\({status}\)") as caught:
+        solo(Decoder, context=context, url=f"rtsp://admin:hunter2@{rtsp(status)}/live")
+    assert not caught.value.retry
+    assert [said for said, _ in context.statuses] == [Status.CONNECTING, Status.FAILED]
+    assert not [text for _, text in context.statuses if "hunter2" in text]
 
 
 def test_a_camera_that_says_nothing(rtsp):
     error, message = refused(f"rtsp://{rtsp(None)}/live", timeout=0.4)
     assert "did not answer within 0.4 s" in message
-    assert error.retry
+    assert error.reason is Reason.TIMEOUT
 
 
 def test_a_run_that_ends_does_not_wait_for_a_silent_camera(rtsp):
@@ -201,7 +227,8 @@ def test_a_run_that_ends_does_not_wait_for_a_silent_camera(rtsp):
     assert list(decoder.frames()) == []
     decoder.close()
     stopper.join()
-    assert context.notes[0].startswith("connecting to rtsp://127.0.0.1")
+    assert context.statuses[0][0] is Status.CONNECTING
+    assert context.statuses[0][1].startswith("connecting to rtsp://127.0.0.1")
 
 
 def test_nothing_listens():
@@ -210,17 +237,18 @@ def test_nothing_listens():
     error, message = refused(f"rtsp://u:hunter2@127.0.0.1:{port}/live")
     assert f"nothing listens at 127.0.0.1 port {port} (connection refused)" in message
     assert "hunter2" not in message
-    assert error.retry
+    assert error.reason is Reason.REFUSED
 
 
 def test_a_host_that_nobody_knows():
     error, message = refused("rtsp://no-such-host.invalid/live")
     assert message.endswith("no host is known by the name 'no-such-host.invalid'")
-    assert error.retry
+    assert error.reason is Reason.NAME
 
 
 def test_a_protocol_that_nobody_speaks():
-    assert "srt is no protocol that this FFmpeg knows" in refused("srt://127.0.0.1:9000")[1]
+    with pytest.raises(SourceError, match="srt is no protocol that this FFmpeg knows"):
+        solo(Decoder, url="srt://127.0.0.1:9000")
 
 
 def test_an_unknown_format_option(clip):
@@ -240,6 +268,14 @@ def test_an_unknown_format_option(clip):
         ({"url": "a.mp4", "timeout": 0}, "greater than 0"),
         ({"url": "rtsp://camera/x", "loop": True}, "a live source has no end"),
         ({"url": "a.mp4", "live": "sometimes"}, "auto"),
+        ({"url": "a.mp4", "give_up": -1}, "greater than or equal to 0"),
+        ({"url": "a.mp4", "jitter": 61}, "less than or equal to 60"),
+        ({"url": "a.mp4", "jitter": "much"}, "auto"),
+        ({"url": "camera:"}, "wants a part of a camera's name"),
+        ({"url": "/dev/video0", "size": "large"}, "pattern"),
+        ({"url": "a.mp4", "size": "640x480"}, "a.mp4 is none"),
+        ({"url": "rtsp://camera/x", "input_format": "mjpeg"}, "is asked of a camera"),
+        ({"url": "udp://127.0.0.1:1", "transport": "udp"}, "for rtsp: addresses only"),
         ({"url": "a.mp4", "sped": 3}, "Extra inputs"),
     ],
 )
@@ -262,6 +298,7 @@ def test_parameters_that_make_no_sense(params, expected):
         ({"url": "rtp://127.0.0.1:5004"}, True),
         ({"url": "/dev/video0"}, True),
         ({"url": "/dev/v4l/by-id/usb-camera"}, True),
+        ({"url": "camera:Logitech"}, True),
         ({"url": "rtsp://host/a", "live": False}, False),
         ({"url": "demo:"}, False),
         ({"url": "frames/%04d.png"}, False),
