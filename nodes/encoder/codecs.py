@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final, cast
 
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
 _PROBE_SIDE: Final = 256  # smaller ones are refused by hardware encoders
 _NOMINAL_RATE: Final = Fraction(30)
-_LOOKAHEAD: Final = 0.5  # seconds
-_MOST_LOOKAHEAD: Final = 30  # pictures
+_HELD: Final = 0.6  # seconds of pictures that an encoder may hold where death may be sudden
 _LAMBDA: Final = 118  # FF_QP2LAMBDA: units of global_quality in one step of a quantiser
 
 
@@ -79,7 +78,7 @@ _RECIPES: Final[dict[str, _Recipe]] = {
     "libvpx-vp9": _Recipe(
         always={"row-mt": "1", "deadline": "realtime"},
         live={"lag-in-frames": "0", "error-resilient": "1"},
-        filed={"lag-in-frames": "12", "auto-alt-ref": "1"},
+        filed={"auto-alt-ref": "1"},
         preset=("cpu-used", "8", "6"),
         quality=("crf", 34, 30),
         frees=True,
@@ -126,6 +125,7 @@ class Setup:
         interval: most seconds between two keyframes.
         rate: announced pictures a second; None takes it from the pictures.
         frees: whether the encoder may be handed the very memory of a frame.
+        brief: whether to hold few pictures back, since a sudden death would lose them.
     """
 
     codec: str
@@ -136,6 +136,7 @@ class Setup:
     interval: Fraction
     rate: Fraction | None
     frees: bool
+    brief: bool = False
 
     @property
     def formats(self) -> tuple[str, ...]:
@@ -172,20 +173,42 @@ class Setup:
             # Whole pictures in parallel: slices, PyAV's default, cost size and speed.
             context.thread_type = ThreadType.FRAME
         options = dict(self.options)
-        if self.codec == "libx264" and not self.live:
-            # Every picture that is looked ahead at is one more that a sudden death loses.
-            ahead = round(float(rate) * _LOOKAHEAD)
-            options.setdefault("rc-lookahead", str(min(max(ahead, 2), _MOST_LOOKAHEAD)))
+        if self.brief and not self.live:
+            options = {**_held_briefly(self.codec, rate), **options}
+        elif self.codec == "libvpx-vp9" and not self.live:
+            options.setdefault("lag-in-frames", "12")
         context.options = options
 
 
-def choose(output: Output, params: EncoderParams, *, gpu: int | None = None) -> Setup:
+def _held_briefly(codec: str, rate: Fraction) -> dict[str, str]:
+    """Options by which an encoder for files holds back no more than `_HELD` seconds."""
+    most = max(2, int(float(rate) * _HELD))
+    if codec == "libx264":
+        # B-frames, frames that are encoded side by side, and the look ahead: all wait.
+        bframes = 3 if most >= 14 else 1 if most >= 8 else 0
+        threads = max(1, min(os.cpu_count() or 1, 6, most // 4))
+        ahead = max(0, most - bframes - threads)
+        return {
+            "bf": str(bframes),
+            "threads": str(threads),
+            "rc-lookahead": str(ahead),
+            "x264-params": "sync-lookahead=0",
+        }
+    if codec == "libvpx-vp9":
+        return {"lag-in-frames": str(min(12, most))}
+    return {}
+
+
+def choose(
+    output: Output, params: EncoderParams, *, gpu: int | None = None, brief: bool = False
+) -> Setup:
     """The encoder for an output, opened once to see that it works with these settings.
 
     Args:
         output: any output but `null:`.
         params: of the node.
         gpu: ordinal of the CUDA device for NVENC, or None for the first.
+        brief: whether a file is to lose little by a sudden death, as recordings are.
 
     Raises:
         ParameterError: an unknown or unsuitable codec, preset or option, or none that opens.
@@ -195,14 +218,16 @@ def choose(output: Output, params: EncoderParams, *, gpu: int | None = None) -> 
     if params.codec != "auto":
         _check_name(params.codec)
         _check_held(output, params.codec)
-        return _probed(_setup(params.codec, output, params, gpu))
-    *better, last = output.container.video
+        names = [params.codec]
+    else:
+        names = list(output.container.video)
+    *better, last = names
     for name in better:
         try:
-            return _probed(_setup(name, output, params, gpu))
+            return _probed(replace(_setup(name, output, params, gpu), brief=brief))
         except (ParameterError, UnknownCodecError):
             continue
-    return _probed(_setup(last, output, params, gpu))
+    return _probed(replace(_setup(last, output, params, gpu), brief=brief))
 
 
 def _setup(codec: str, output: Output, params: EncoderParams, gpu: int | None) -> Setup:

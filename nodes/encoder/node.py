@@ -73,7 +73,8 @@ class Encoder(Sink[EncoderParams]):
         check(output, self.params, again=again)
         from nodes.encoder.codecs import choose
 
-        self._setup = choose(output, self.params, gpu=self.context.gpu)
+        live = self.context.live
+        self._setup = choose(output, self.params, gpu=self.context.gpu, brief=live)
         self.context.log.info("%s is encoded by %s", output.shown, self._setup.codec)
         if output.kind == "network":
             from nodes.encoder.live import LiveOutput
