@@ -10,6 +10,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 REQUEST: Final = 10.0
 """seconds that a client has to send a request's head"""
 
+KEEP_ALIVE: Final = 5
+"""seconds that a connection without a request stays open"""
+
 CLOSING: Final = 5.0
 """seconds after which a connection that is being closed is cut"""
 
@@ -49,6 +52,18 @@ class Connections:
         """Ends a connection at once, whatever it has not taken yet."""
         transport = self._open.get(client) if client is not None else None
         if transport is not None:
+            transport.abort()
+
+    async def cut_all(self, *, after: float) -> None:
+        """Ends all connections, once they have had a little time to end by themselves.
+
+        Args:
+            after: seconds.
+        """
+        end = asyncio.get_running_loop().time() + after
+        while self._open and asyncio.get_running_loop().time() < end:
+            await asyncio.sleep(0.02)
+        for transport in list(self._open.values()):
             transport.abort()
 
     def cut_dawdlers(self) -> None:

@@ -213,11 +213,10 @@ class Hub:
             viewer.end()
         return late
 
-    def end_all(self) -> None:
-        """Ends all viewers."""
+    def end_streams(self) -> None:
+        """Ends what is sent to all viewers; those who still listen get a proper end."""
         for viewer in list(self._viewers):
             viewer.backlog.close()
-            viewer.end()
         for waiting in self._snapshots:
             waiting.cancel()
 

@@ -195,6 +195,9 @@ class Web(Sink[WebParams]):
         if self._programme is not None:
             self._programme.close()
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.params!r})"  # which leaves the token out
+
     def _health(self) -> dict[str, Any]:
         """What `/health` says; called in the server's thread."""
         assert self._hub is not None

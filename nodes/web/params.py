@@ -18,7 +18,9 @@ class WebParams(Params):
     """IP:PORT to serve on; 127.0.0.1 is reached from this machine alone, 0.0.0.0 from everywhere \
 (then a token is demanded); port 0 takes a free one"""
 
-    token: Annotated[str, Field(min_length=12, max_length=128)] | None = None
+    token: Annotated[str, Field(min_length=12, max_length=128)] | None = Field(
+        default=None, repr=False
+    )
     """what viewers must send, as ?token= or as a bearer header; by default none on 127.0.0.1, and \
 one made at random elsewhere"""
 

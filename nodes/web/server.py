@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from nodes.web import connections
 from nodes.web.address import Address
-from nodes.web.connections import SEND_BUFFER, Connections
+from nodes.web.connections import Connections
 from nodes.web.hub import Hub
 from streamer import SinkError
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _TICK: Final = 0.25  # seconds between two looks for viewers that stall
 _HEAD: Final = 16 << 10  # bytes of a request's head
 _BACKLOG: Final = 64  # connections that the system keeps until they are looked at
+_FAREWELL: Final = 0.5  # seconds for viewers to take the end of what they watched
 _PATIENCE: Final = 10.0  # seconds for the thread to begin, and to end
 
 
@@ -36,7 +38,7 @@ def bind(address: Address) -> socket.socket:
     try:
         # Lets a node that was killed come back while connections of its former life linger.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, connections.SEND_BUFFER)
         listener.bind((address.host, address.port))
         listener.listen(_BACKLOG)
         listener.setblocking(False)
@@ -160,7 +162,7 @@ class Server:
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                timeout_keep_alive=5,
+                timeout_keep_alive=connections.KEEP_ALIVE,
                 timeout_graceful_shutdown=1,
                 h11_max_incomplete_event_size=_HEAD,
             )
@@ -172,9 +174,9 @@ class Server:
         try:
             await asyncio.wait([serving, ticking, stopping], return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self._hub.end_streams()
             server.should_exit = True
-            self._hub.end_all()
-            await at_end()
+            await asyncio.gather(at_end(), self._connections.cut_all(after=_FAREWELL))
             ticking.cancel()
             stopping.cancel()
             ended = await asyncio.gather(serving, ticking, return_exceptions=True)

@@ -76,9 +76,10 @@ class TransportStream:
         self._file = _Collected()
         try:
             self._container = av.open(self._file, "w", format="mpegts", container_options=_OPTIONS)
-            self._video = self._container.add_stream("libx264", rate=30)
-            self._video.width, self._video.height = size
-            self._video.pix_fmt = "yuv420p"
+            # Pictures come encoded; only their sizes are told.
+            self._video = self._container.add_mux_stream(
+                "h264", rate=30, width=size[0], height=size[1]
+            )
             self._video.time_base = TIME_BASE
             self._sound: Sound | None = None
             if sound is not None:

@@ -7,7 +7,6 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Final, cast
 
 import av
-from av.codec.context import Flags
 from av.error import FFmpegError
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType, VideoFrame
@@ -27,7 +26,6 @@ TIME_BASE: Final = Fraction(1, 90000)
 """seconds in one unit of times of H.264, in MPEG-TS and RTP alike"""
 
 _RATE: Final = Fraction(30)
-_LAMBDA: Final = 118  # FF_QP2LAMBDA
 _LIKE: Final = "udp://127.0.0.1:9"  # an output that is watched live, for the choice of settings
 
 
@@ -139,7 +137,7 @@ class JpegEncoder:
 
     def __init__(self, quality: int) -> None:
         # FFmpeg's quantisers go from 2, fine, to 31.
-        self._quantiser = 2 + (100 - quality) * 29 / 99
+        self._quantiser = round(2 + (100 - quality) * 29 / 99)
         self._like: tuple[int, int, str] | None = None
         self._encoder: VideoCodecContext | None = None
         self._converter: Converter | None = None
@@ -160,7 +158,6 @@ class JpegEncoder:
             assert self._converter is not None
             picture: VideoFrame = self._converter.convert(frame)
             picture.pts = None
-            # The quantiser of each picture is told by the picture, not by the encoder alone.
             return b"".join(bytes(packet) for packet in self._encoder.encode(picture))
         except FFmpegError as error:
             raise SinkError(f"encoding a JPEG failed: {reason(error)}", retry=True) from error
@@ -172,8 +169,8 @@ class JpegEncoder:
         encoder.width, encoder.height, encoder.pix_fmt = shape.width, shape.height, shape.format
         encoder.time_base, encoder.framerate = 1 / _RATE, _RATE
         encoder.color_range = ColorRange.JPEG
-        encoder.flags |= Flags.qscale
-        encoder.global_quality = round(self._quantiser * _LAMBDA)
+        # The option for a fixed quantiser is read from each picture, which PyAV does not set.
+        encoder.options = {"qmin": str(self._quantiser), "qmax": str(self._quantiser)}
         encoder.thread_count = 1  # with more, pictures come out one call late
         encoder.open()
         self._encoder, self._converter = encoder, Converter(shape, frees=False)

@@ -180,7 +180,8 @@ def wait_for(condition: Callable[[], Any], *, seconds: float = 30.0) -> Any:
 def ts_numbers(url: str, count: int) -> list[int]:
     """Numbers of the first pictures that a player of MPEG-TS shows."""
     found = []
-    with av.open(url, timeout=20) as container:
+    options = {"analyzeduration": "200000"}
+    with av.open(url, timeout=20, container_options=options) as container:
         for frame in container.decode(video=0):
             found.append(number_of(frame.to_ndarray(format="rgb24")))
             if len(found) == count:
