@@ -6,8 +6,9 @@ A field of a node's `Params` can change between two pictures if it says so:
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from streamer.errors import ParameterError, Problem
 from streamer.graph.draft import checked_params, load_kind
@@ -16,6 +17,9 @@ from streamer.graph.tree import Mapping, Place, one_line, tree_of
 from streamer.graph.wording import field_names, near
 from streamer.masking import MASK, is_secret_name, mask
 from streamer.nodebase import Node
+
+MAX_CHANGE: Final = 32 * 1024
+"""Bytes that the parameters of a node may come to when one of them changes."""
 
 
 def live_names(node_class: type[Node[Any]]) -> tuple[str, ...]:
@@ -68,6 +72,7 @@ def changed(plan: Plan, path: str, value: Any) -> NodePlan:
             value is wrong.
     """
     node, node_class, key = _resolve(plan, path)
+    name = node.name
     live = live_names(node_class)
     if key not in live:
         names = f"{', '.join(live)} can" if live else "none of its parameters can"
@@ -87,7 +92,13 @@ def changed(plan: Plan, path: str, value: Any) -> NodePlan:
         )
     if params is None:
         raise ParameterError(one_line("; ".join(problem.message for problem in problems)))
-    return replace(node, params={**node.params, key: value})
+    changed_params = {**node.params, key: value}
+    if (size := len(json.dumps(changed_params))) > MAX_CHANGE:
+        raise ParameterError(
+            f"{path} cannot change while the graph runs: the parameters of {name} come to "
+            f"{size} bytes, and at most {MAX_CHANGE} can be sent"
+        )
+    return replace(node, params=changed_params)
 
 
 def _resolve(plan: Plan, path: str) -> tuple[NodePlan, type[Node[Any]], str]:

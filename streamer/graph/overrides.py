@@ -28,7 +28,7 @@ def _apply(root: Value, text: str, report: Report) -> None:
     path, equals, typed = text.partition("=")
     steps = [step.strip() for step in path.split(".")]
     shown = MASK if any(map(is_secret_name, steps)) else mask(typed)
-    place = Place(f"--set {one_line(path, 120)}{equals}{one_line(shown, 120)}")
+    place = Place(f"--set {one_line(path, 60)}{equals}{one_line(shown, 60)}")
     if not equals or len(steps) < 2 or not all(steps):
         report(place.problem("write --set NODE.KEY=VALUE, as in --set style.prompt=comic"))
         return

@@ -18,7 +18,7 @@ import yaml
 
 from streamer.errors import GraphError, Problem
 from streamer.graph.environment import substitute
-from streamer.graph.scalars import CORE, TAG, core_tag, no_text, scalar, tag_message
+from streamer.graph.scalars import CORE, TAG, core_tag, scalar, tag_message
 from streamer.graph.tree import (
     MAX_DEPTH,
     MAX_VALUES,
@@ -28,6 +28,7 @@ from streamer.graph.tree import (
     Scalar,
     Sequence,
     Value,
+    no_text,
 )
 from streamer.graph.yaml_words import TOO_MUCH, explain
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from streamer.errors import Problem
-from streamer.graph.tree import Place, Scalar
+from streamer.graph.tree import LEAST_INT, MOST_INT, Place, Scalar, no_text
 from streamer.masking import mask
 
 TAG: Final = "tag:yaml.org,2002:"
@@ -78,18 +78,17 @@ def scalar(
     if kind == "bool":
         return Scalar(text.lower() == "true", place, variables)
     if kind == "float":
-        number = float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
-        return Scalar(number, place, variables)
+        real = float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+        return Scalar(real, place, variables)
     if len(text) > _MAX_DIGITS:
         report(place.problem(f"a number of {len(text)} digits is too long"))
         return unknown
     base = {"0o": 8, "0x": 16}.get(text[:2], 10)
-    return Scalar(int(text if base == 10 else text[2:], base), place, variables)
-
-
-def no_text(text: str) -> bool:
-    """Whether a text holds a NUL or a lone surrogate, which no file name or URL can hold."""
-    return any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text)
+    number = int(text if base == 10 else text[2:], base)
+    if not LEAST_INT <= number <= MOST_INT:
+        report(place.problem("a whole number must fit into 64 bits; put a text in quotes"))
+        return unknown
+    return Scalar(number, place, variables)
 
 
 def tag_message(tag: str) -> str:

@@ -16,7 +16,10 @@ MAX_DEPTH: Final = 32
 """Levels of nesting that a graph file may have."""
 MAX_VALUES: Final = 20_000
 """Values that a graph file may hold once its aliases are written out."""
-MAX_MESSAGE: Final = 400
+LEAST_INT: Final = -(1 << 63)
+MOST_INT: Final = (1 << 64) - 1
+"""Whole numbers that every message between processes can hold."""
+MAX_MESSAGE: Final = 340
 """Characters of a message; what a file says is longer than anyone reads."""
 
 
@@ -34,6 +37,11 @@ def one_line(text: str, most: int = MAX_MESSAGE) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def no_text(text: str) -> bool:
+    """Whether a text holds a NUL or a lone surrogate, which no file name or URL can hold."""
+    return any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,10 +190,16 @@ def tree_of(data: Any, place: Place, report: Callable[[Problem], None]) -> Value
                 report(place.problem(f"{path}: nested or repeated too often"))
             count = MAX_VALUES + 2
             return Scalar(None, place, known=False)
+        if isinstance(data, os.PathLike):
+            data = os.fspath(data)
+        if isinstance(data, int) and not LEAST_INT <= data <= MOST_INT:
+            report(place.problem(f"{path}: a whole number must fit into 64 bits"))
+            return Scalar(None, place, known=False)
+        if isinstance(data, str) and no_text(data):
+            report(place.problem(f"{path}: holds a NUL or half a character, which is no text"))
+            return Scalar(None, place, known=False)
         if data is None or isinstance(data, bool | int | float | str):
             return Scalar(data, place)
-        if isinstance(data, os.PathLike):
-            return Scalar(os.fspath(data), place)
         if isinstance(data, AnyMapping):
             mapping = Mapping(place)
             for key, item in data.items():
