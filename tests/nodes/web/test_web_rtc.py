@@ -240,7 +240,7 @@ def test_viewers_are_told_when_the_node_ends():
         await viewer.watch(3)
         await asyncio.to_thread(stage.end)
         await asyncio.to_thread(stage.node.finish)
-            with pytest.raises(aiortc.mediastreams.MediaStreamError):
+        with pytest.raises(aiortc.mediastreams.MediaStreamError):
             await viewer.watch(1000)
         await viewer.close()
 
