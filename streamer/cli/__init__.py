@@ -166,4 +166,7 @@ def _load(item: Command) -> Callable[..., Any] | typer.Typer:
 
 def _debug() -> None:
     if os.environ.get("STREAMER_DEBUG", "") not in ("", "0"):
-        raise  # the exception that is being handled
+        import traceback
+
+        # Not raised again: nobody would mask what the values in it hold.
+        sys.stderr.write(mask(traceback.format_exc()))

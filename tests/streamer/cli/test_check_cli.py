@@ -95,7 +95,7 @@ def test_one_mistake_is_one_line(tmp_path: Path) -> None:
 
 def test_a_traceback_is_shown_when_asked_for(tmp_path: Path) -> None:
     done = streamer("check", str(tmp_path / "none.yaml"), STREAMER_DEBUG="1")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "Traceback" in done.stderr
     assert "GraphError" in done.stderr
 
