@@ -167,7 +167,7 @@ class RuntimeContext:
     def note(self, text: str) -> None:
         """See `streamer.Context.note`."""
         self.alive()
-        self._tell("state", node=self.name, state="", text=text[:500])
+        self._tell("state", node=self.name, state="", text=mask(text)[:500])
 
     def status(self, status: Status, text: str = "") -> None:
         """See `streamer.Context.status`."""

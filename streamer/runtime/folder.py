@@ -25,6 +25,7 @@ LONGEST_BASE: Final = 70
 """bytes of a temporary folder's path; a socket's path has at most 107"""
 _NAME: Final = re.compile(r"streamer-[a-z0-9_]{8}")
 _MOST_ATTEMPTS: Final = 10
+_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 
 
 class RunFolder:
@@ -58,7 +59,8 @@ class RunFolder:
         """
         part = Path(self.path, f".{DESCRIPTION}")
         try:
-            part.write_text(json.dumps(about), encoding="utf-8")
+            with open(os.open(part, _NEW, 0o600), "w", encoding="utf-8") as file:
+                json.dump(about, file)
             part.rename(Path(self.path, DESCRIPTION))
         except OSError as error:
             raise RunError(f"{self.path} cannot be written to: {error.strerror}") from error
