@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,7 @@ def parse_address(url: str) -> Address:
             raise ValueError("camera: wants a part of a camera's name; see `streamer devices`")
         return Address("device", name, "camera", shown)
     match = _SCHEME.match(url)
-    if match is not None and not Path(url).exists():
+    if match is not None and not os.path.exists(url):
         scheme, rest = match[1].lower(), url[match.end() :]
         if scheme == "file":
             path = rest.removeprefix("//")
@@ -87,7 +88,7 @@ def parse_address(url: str) -> Address:
 
 def _local_kind(path: str) -> Kind:
     is_pattern = _COUNTER.search(path) or glob.has_magic(path)
-    return "pictures" if is_pattern and not Path(path).exists() else "file"
+    return "pictures" if is_pattern and not os.path.exists(path) else "file"
 
 
 def find_pictures(pattern: str) -> list[tuple[int, Path]]:

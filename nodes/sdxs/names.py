@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,7 +118,7 @@ def _locate(name: str | Path) -> ModelName | None:
     path = Path(name)
     with contextlib.suppress(RuntimeError):  # ~ of nobody: a file's name like any other
         path = path.expanduser()
-    if path.exists():
+    if os.path.exists(path):  # False for names that are too long for a file
         return ModelName("folder", str(path))
     # What looks like a path is one, and then it does not exist.
     match = None if str(name).startswith((".", "/", "~")) else _HUB.fullmatch(str(name))
