@@ -8,14 +8,13 @@ packages add theirs as `streamer.plugins` says.
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
-from importlib import import_module
-from typing import Annotated, Any, Final, NamedTuple
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final, NamedTuple
 
-import typer
-
-from streamer import __version__
 from streamer.errors import GraphError, StreamerError
 from streamer.masking import mask
 
@@ -58,13 +57,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if (here := os.getcwd()) not in sys.path:
         sys.path.append(here)
     try:
-        application(given)(given, prog_name="streamer")
+        with _interruptible():
+            from streamer.cli.application import application
+
+            app = application(given)
+        app(given, prog_name="streamer")
     except SystemExit as exit:
         return exit.code if isinstance(exit.code, int) else int(exit.code is not None)
     except StreamerError as error:
         _debug()
         complain(error)
         return error.exit_status
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     except BrokenPipeError:
         # Whoever read our output has gone (`streamer nodes | head`).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -81,6 +86,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Lets Ctrl-C end the program without a word while nothing but imports is under way."""
+    python = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not python or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def complain(error: StreamerError) -> None:
     """Prints an error to stderr; the mistakes of a graph file each in a line of its own."""
     if isinstance(error, GraphError) and len(error.problems) > 1:
@@ -88,80 +107,6 @@ def complain(error: StreamerError) -> None:
         print(mask(str(error)), file=sys.stderr)
     else:
         print(f"streamer: error: {mask(str(error))}", file=sys.stderr)
-
-
-def application(arguments: Sequence[str]) -> typer.Typer:
-    """The application with the one command loaded that the arguments call; the rest are names."""
-    called = next((item for item in arguments if not item.startswith("-")), None)
-    app = typer.Typer(
-        name="streamer",
-        no_args_is_help=True,
-        add_completion=False,
-        pretty_exceptions_enable=False,
-        rich_markup_mode="markdown",
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
-    app.callback()(_root)
-    for item in COMMANDS:
-        function = _load(item) if item.name == called else _placeholder
-        if isinstance(function, typer.Typer):
-            app.add_typer(function, name=item.name, short_help=item.help)
-            continue
-        text = None if item.name == called and function.__doc__ else item.help
-        app.command(item.name, help=text, short_help=item.help, rich_help_panel=item.panel)(
-            function
-        )
-    if called is None or all(item.name != called for item in COMMANDS):
-        # Looking for what is installed takes time, and built-in commands win anyway.
-        _add_installed(app, called)
-    return app
-
-
-def _add_installed(app: typer.Typer, called: str | None) -> None:
-    from streamer import plugins
-
-    for name, point in plugins.points(plugins.COMMANDS).items():
-        if any(item.name == name for item in COMMANDS):
-            continue
-        if name == called:
-            app.command(name)(plugins.load(point))
-        else:
-            app.command(name, help=plugins.summary(point), rich_help_panel="Models")(_placeholder)
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        print(f"streamer {__version__}")
-        raise typer.Exit
-
-
-def _root(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", "-V", help="Print the version.", is_eager=True, callback=_print_version
-        ),
-    ] = False,
-) -> None:
-    """Live video in, every frame restyled by a one-step diffusion model, live video out.
-
-    Try `streamer style demo: out.mp4`, or write a graph: `streamer check`
-    tells every mistake in it, `streamer run` runs it.
-    """
-
-
-def _placeholder() -> None:
-    raise AssertionError("never called: only the command that is asked for runs")
-
-
-def _load(item: Command) -> Callable[..., Any] | typer.Typer:
-    try:
-        module, _, attribute = item.module.partition(":")
-        function: Callable[..., Any] | typer.Typer
-        function = getattr(import_module(module), attribute or "command")
-    except (ImportError, AttributeError) as error:
-        raise StreamerError(f"the command {item.name!r} cannot be loaded: {error}") from error
-    return function
 
 
 def _debug() -> None:

@@ -41,7 +41,7 @@ ABORT_GRACE: Final = 3.0
 """seconds that workers have to close outputs before they are killed"""
 EXIT_GRACE: Final = 10.0
 """seconds that a process has to end once all its nodes have"""
-LAST_WORDS: Final = 2.0
+LAST_WORDS: Final = 0.5
 """seconds that the messages of a process that ended properly may take to arrive"""
 LAST_WORDS_OF_DEAD: Final = 0.05
 """the same for one that died"""
