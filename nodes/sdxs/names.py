@@ -60,8 +60,8 @@ class ModelName:
                 return cls("bundle", found.id)
             return found
         raise FileNotFoundError(
-            f"no model {text!r:.200}: it is neither {BUNDLED!r}, nor random:{RANDOM_MODELS[-1]} or the "
-            "like, nor a folder, nor a repository owner/name of the Hugging Face hub"
+            f"no model {text!r:.200}: it is neither {BUNDLED!r}, nor random:{RANDOM_MODELS[-1]} or "
+            "the like, nor a folder, nor a repository owner/name of the Hugging Face hub"
         )
 
     @classmethod
