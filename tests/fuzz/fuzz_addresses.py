@@ -22,6 +22,7 @@ SEEDS = [
     b"/dev/video0",
     b"file:///tmp/a b.mp4",
     b"demo:",
+    b"https://cdn.example.org/x.m3u8?policy=" + b"a1" * 150,
     b"Authorization: Digest username=\"u\", response=\"abc\"",
     b"{'api_key': 'abc', \"token\": \"d\"}",
 ]  # fmt: skip
@@ -93,8 +94,8 @@ def _mask() -> Run:
 
 
 TARGETS = (
-    Target("source-url", "addresses of sources", _source, lambda: SEEDS, 256, WORDS),
-    Target("source", "parameters of a decoder", _source_params, lambda: SEEDS, 256, WORDS),
-    Target("output-url", "addresses of outputs", _output, lambda: SEEDS, 256, WORDS),
-    Target("mask", "masking of credentials", _mask, lambda: SEEDS, 256, WORDS),
+    Target("source-url", "addresses of sources", _source, lambda: SEEDS, 512, WORDS),
+    Target("source", "parameters of a decoder", _source_params, lambda: SEEDS, 512, WORDS),
+    Target("output-url", "addresses of outputs", _output, lambda: SEEDS, 512, WORDS),
+    Target("mask", "masking of credentials", _mask, lambda: SEEDS, 512, WORDS),
 )

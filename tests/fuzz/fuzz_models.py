@@ -276,8 +276,8 @@ TARGETS = (
         "model",
         "names of models and adapters",
         _names,
-        lambda: [b"bundled", b"random:tiny", b"IDKiro/sdxs-512-0.9@main", b"./m", b"~/m"],
-        256,
+        lambda: [b"bundled", b"random:tiny", b"IDKiro/sdxs-512-0.9@main", b"./m", b"x" * 300],
+        512,
         (b"random:", b"/", b"@", b"~", b"."),
     ),
     Target(
