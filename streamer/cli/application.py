@@ -8,8 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from streamer import __version__
-from streamer.cli import COMMANDS, Command
+from streamer import __version__, cli
 from streamer.errors import StreamerError
 
 
@@ -25,7 +24,7 @@ def application(arguments: Sequence[str]) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
-    for item in COMMANDS:
+    for item in cli.COMMANDS:
         function = _load(item) if item.name == called else _placeholder
         if isinstance(function, typer.Typer):
             app.add_typer(function, name=item.name, short_help=item.help)
@@ -34,7 +33,7 @@ def application(arguments: Sequence[str]) -> typer.Typer:
         app.command(item.name, help=text, short_help=item.help, rich_help_panel=item.panel)(
             function
         )
-    if called is None or all(item.name != called for item in COMMANDS):
+    if called is None or all(item.name != called for item in cli.COMMANDS):
         # Looking for what is installed takes time, and built-in commands win anyway.
         _add_installed(app, called)
     return app
@@ -44,7 +43,7 @@ def _add_installed(app: typer.Typer, called: str | None) -> None:
     from streamer import plugins
 
     for name, point in plugins.points(plugins.COMMANDS).items():
-        if any(item.name == name for item in COMMANDS):
+        if any(item.name == name for item in cli.COMMANDS):
             continue
         if name == called:
             app.command(name)(plugins.load(point))
@@ -77,7 +76,7 @@ def _placeholder() -> None:
     raise AssertionError("never called: only the command that is asked for runs")
 
 
-def _load(item: Command) -> Callable[..., Any] | typer.Typer:
+def _load(item: cli.Command) -> Callable[..., Any] | typer.Typer:
     try:
         module, _, attribute = item.module.partition(":")
         function: Callable[..., Any] | typer.Typer
