@@ -13,7 +13,7 @@ from streamer import Params
 
 _BITRATE = re.compile(r"(?P<number>\d{1,15}(?:\.\d{1,15})?)\s*(?P<unit>[kKmM]?)")
 _UNITS = {"": 1, "k": 1_000, "m": 1_000_000}
-_SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kKmMgG]?)[bB]?")
+_SIZE = re.compile(r"(?P<number>\d{1,15}(?:\.\d{1,15})?)\s*(?P<unit>[kKmMgG]?)[bB]?")
 _SIZES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 _LEAST_BITRATE, _MOST_BITRATE = 1_000, 1_000_000_000
 
