@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from nodes.encoder.codecs import Setup
 
 _NOMINAL: Final = Fraction(1, 30)
+_PATIENCE: Final = 1.0  # seconds for announced sound to come before MPEG-TS begins without it
 
 
 class Programme:
@@ -43,6 +44,7 @@ class Programme:
         self._opus: Opus | None = None
         self._audio: AudioFormat | None = None
         self._first_sound: Packet | None = None
+        self._announced_at = 0.0
 
     @property
     def has_sound(self) -> bool:
@@ -140,6 +142,7 @@ class Programme:
             self._end_ts()
         self._opus = self._first_sound = None
         self._audio = audio
+        self._announced_at = time.monotonic()
 
     def _video(self, frame: Frame, pts: int) -> None:
         ts, webrtc = self._hub.watched(Kind.TS), self._hub.watched(Kind.WEBRTC)
@@ -155,15 +158,23 @@ class Programme:
         if key:
             self._hub.made_keyframe()
         for picture in coded:
-            if ts:
-                if self._ts is None:
-                    size = (header.width, header.height)
-                    self._ts = TransportStream(size, sound=self._first_sound, log=self._log)
+            if ts and self._ts is None and self._may_begin_ts():
+                size = (header.width, header.height)
+                self._ts = TransportStream(size, sound=self._first_sound, log=self._log)
+                if not picture.key:
+                    self._hub.ask_keyframe()
+            if self._ts is not None:
                 self._hub.post(Kind.TS, self._ts.picture(picture))
             if webrtc:
                 self._hub.post(
                     Kind.WEBRTC, payloads_of_h264(picture.data, picture.pts, key=picture.key)
                 )
+
+    def _may_begin_ts(self) -> bool:
+        """Whether it is known what MPEG-TS is to consist of: of sound, its first packet tells."""
+        if self._audio is None or self._first_sound is not None:
+            return True
+        return time.monotonic() - self._announced_at > _PATIENCE
 
     def _end_ts(self) -> None:
         stream, self._ts = self._ts, None

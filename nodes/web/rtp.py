@@ -64,7 +64,7 @@ def units_of(data: bytes) -> list[bytes]:
         starts.append(at)
         at = data.find(b"\0\0\1", at + 3)
     ends = [*starts[1:], len(data)]
-    units = [data[start + 3 : end].rstrip(b"\0") for start, end in zip(starts, ends, strict=True)]
+    units = (data[start + 3 : end].rstrip(b"\0") for start, end in zip(starts, ends, strict=False))
     return [unit for unit in units if unit]
 
 

@@ -270,9 +270,15 @@ def _credentials(keys: list[_Keys], index: int) -> Credentials:
 
 
 def answer(offer: Offer, local: Local, *, sound: bool) -> str:
-    """The answer to an offer: pictures, and sound where it is asked for and there is some."""
+    """The answer to an offer.
+
+    Args:
+        offer: to be answered.
+        local: what it says of this end.
+        sound: whether there is any to send; else its section stays inactive.
+    """
     taken = [offer.video]
-    if offer.audio is not None and sound:
+    if offer.audio is not None:
         taken.append(offer.audio)
     mids = " ".join(offer.sections[index].mid for index in sorted(taken))
     lines = ["v=0", "o=- 1 1 IN IP4 0.0.0.0", "s=streamer", "t=0 0", f"a=group:BUNDLE {mids}"]
@@ -280,7 +286,7 @@ def answer(offer: Offer, local: Local, *, sound: bool) -> str:
     for index, section in enumerate(offer.sections):
         if index in taken:
             number = offer.video_type if index == offer.video else offer.audio_type
-            lines += _taken(section, number, local)
+            lines += _taken(section, number, local, sends=index == offer.video or sound)
         else:
             lines += [f"m={section.kind} 0 {section.protocol} {' '.join(section.formats)}"]
             lines += ["c=IN IP4 0.0.0.0", "a=inactive"]
@@ -288,11 +294,11 @@ def answer(offer: Offer, local: Local, *, sound: bool) -> str:
     return "\r\n".join(lines) + "\r\n"
 
 
-def _taken(section: Section, number: int, local: Local) -> list[str]:
+def _taken(section: Section, number: int, local: Local, *, sends: bool) -> list[str]:
     kind: Literal["video", "audio"] = "video" if section.kind == "video" else "audio"
     keys, ssrc = local.credentials, local.ssrcs[kind]
     lines = [f"m={kind} 9 {section.protocol} {number}", "c=IN IP4 0.0.0.0"]
-    lines += [f"a=mid:{section.mid}", "a=sendonly", "a=rtcp-mux"]
+    lines += [f"a=mid:{section.mid}", "a=sendonly" if sends else "a=inactive", "a=rtcp-mux"]
     if kind == "video":
         profile = _parameter(section, number, "profile-level-id") or "42e01f"
         lines += [
@@ -308,7 +314,8 @@ def _taken(section: Section, number: int, local: Local) -> list[str]:
         ]
     else:
         lines += [f"a=rtpmap:{number} opus/48000/2", f"a=fmtp:{number} stereo=1;sprop-stereo=1"]
-    lines += [f"a=msid:{local.name} {kind}", f"a=ssrc:{ssrc} cname:{local.name}"]
+    if sends:
+        lines += [f"a=msid:{local.name} {kind}", f"a=ssrc:{ssrc} cname:{local.name}"]
     lines += [f"a=ice-ufrag:{keys.ufrag}", f"a=ice-pwd:{keys.password}"]
     lines += [f"a=fingerprint:{name} {value}" for name, value in keys.fingerprints]
     lines += [f"a=setup:{keys.setup}"]
