@@ -4,8 +4,8 @@ It runs in one thread, woken by its workers' messages, deaths and output, by sig
 clock. It passes no frames and reads no pixels. Its rules:
 
 - Sources begin when every node is ready, so that mistakes show before anything is read.
-- A worker that dies is started again by its nodes' policy; its leases are taken back.
-- A worker that hangs is ended, and is then one that died.
+- A worker that hangs is ended. One that dies is started again by its nodes' policy; its leases
+  are taken back.
 - A node that fails for good ends the run: sources end, all other outputs are closed properly.
 - The first interrupt drains, the second ends at once.
 """
@@ -27,6 +27,7 @@ from streamer.runtime.crew import Crew
 from streamer.runtime.desk import ControlDesk
 from streamer.runtime.draining import DrainWatch, done, unfinished
 from streamer.runtime.folder import RunFolder, remove_abandoned
+from streamer.runtime.limits import demand_descriptors
 from streamer.runtime.obituary import Obituary
 from streamer.runtime.record import WorkerRecord
 from streamer.runtime.report import Circumstances, Report, build
@@ -118,6 +119,7 @@ class Supervisor:
         """
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         try:
+            demand_descriptors(len(self._crew.workers))
             remove_abandoned()
             self._folder = RunFolder()
             self._listen(context, self._folder)
@@ -241,10 +243,8 @@ class Supervisor:
 
     def _clock(self) -> None:
         now = time.monotonic()
-        try:
+        with contextlib.suppress(BlockingIOError):
             os.read(self._wake_r, 4096)
-        except BlockingIOError:
-            pass
         if self._interrupts and not self._draining:
             self._watcher.event("stopping: finishing what is under way (again to stop at once)")
             self._drain()

@@ -194,7 +194,7 @@ class Show:
         began = time.monotonic()
         longest, ended, flows_since = 0.0, began, began
         while True:
-            time.sleep(0.01)
+            time.sleep(0.02)
             now, new = time.monotonic(), self.delivered(sink)
             if new != count:
                 gap = now - seen
