@@ -29,6 +29,7 @@ from typing import Any, Final
 import av
 import msgpack
 
+from nodes.encoder.certificate import new_certificate
 from nodes.encoder.tracks import Track
 
 MOST_BYTES: Final = 64 << 20
@@ -65,13 +66,21 @@ class Sender:
         self._abandon()
         self._number = number
         try:
-            self._container = av.open(url, "w", format=muxer, container_options=options)
-            self._streams = [Track.from_dict(plain).add_to(self._container) for plain in tracks]
-            self._container.start_encoding()
+            if muxer == "whip" and "cert_file" not in options:
+                # It is read while the connection is made, and never again.
+                with new_certificate() as mine:
+                    self._connect(url, muxer, {**options, **mine}, tracks)
+            else:
+                self._connect(url, muxer, options, tracks)
         except Exception as error:
             self._failed("open", error)
         else:
             self._tell("opened")
+
+    def _connect(self, url: str, muxer: str, options: dict[str, str], tracks: list[Any]) -> None:
+        self._container = av.open(url, "w", format=muxer, container_options=options)
+        self._streams = [Track.from_dict(plain).add_to(self._container) for plain in tracks]
+        self._container.start_encoding()
 
     def _packet(
         self,

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 
+import numpy as np
 import pytest
-from encoder_media import MILLI, frames
+from encoder_media import MILLI, announced, frames
+from encoder_sound import LENGTH, compressed
 
 from nodes.encoder import Encoder
 from streamer import Drop
@@ -19,13 +23,25 @@ GUARD = 40.0
 class Stage:
     """An encoder, and a camera that shows it pictures at 25 a second."""
 
-    def __init__(self, url: str, *, live: bool = True, step: float = 0.04, **params) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        live: bool = True,
+        step: float = 0.04,
+        sound: bool = False,
+        noise: tuple[int, int] | None = None,
+        **params,
+    ) -> None:
         self.context = SoloContext(live=live)
         self.encoder = solo(Encoder, context=self.context, url=url, **params)
         self.shown = 0
         self._step = step
-        self._clock = frames(range(0, 40 * 100_000, 40), time_base=MILLI)
-        self._began = time.monotonic()
+        self.clock = frames(range(0, 40 * 100_000, 40), time_base=MILLI, size=noise or (160, 96))
+        self._noise = np.random.default_rng(1) if noise else None
+        self._packets = compressed("aac", "mp4") if sound else []
+        if sound:
+            self.encoder.audio(announced(self._packets[0].audio))
 
     @property
     def statuses(self) -> list[str]:
@@ -44,7 +60,11 @@ class Stage:
     def play(self, condition: Callable[[], object]) -> None:
         """Shows pictures until a condition holds."""
         for _ in self._turns(condition):
-            with next(self._clock) as frame:
+            with next(self.clock) as frame:
+                self._hear(frame.header.time)
+                if self._noise is not None:
+                    shape = frame.numpy().shape
+                    frame.numpy()[:] = self._noise.integers(0, 255, shape, dtype=np.uint8)
                 self.encoder.process(frame)
             self.shown += 1
             self._idle(time.monotonic() + self._step)
@@ -55,7 +75,7 @@ class Stage:
         for _ in self._turns(condition):
             self._idle(time.monotonic() + self._step)
         for _ in range(int((time.monotonic() - began) / 0.04)):
-            next(self._clock)
+            next(self.clock)
 
     def end(self) -> None:
         """Ends the stream; all that was shown must have been counted."""
@@ -63,11 +83,18 @@ class Stage:
         self.encoder.close()
         assert self.shown == self.sent + sum(self.context.dropped.values())
 
+    def _hear(self, until: float) -> None:
+        """Plays the sound up to a time, over and over."""
+        while self._packets and self._packets[0].pts * self._packets[0].time_base <= until:
+            packet = self._packets.pop(0)
+            self.encoder.audio(packet)
+            again = replace(packet, pts=packet.pts + int(LENGTH / packet.time_base))
+            self._packets.append(again)
+
     def _turns(self, condition: Callable[[], object]) -> Iterator[None]:
         end = time.monotonic() + GUARD
         while not condition():
             if time.monotonic() > end:
-                self.encoder.close()
                 pytest.fail(f"still waiting, with {self.context.statuses[-5:]}")
             yield
 
@@ -75,3 +102,19 @@ class Stage:
         while (left := until - time.monotonic()) > 0:
             again = self.encoder.idle()
             time.sleep(max(0.0, min(left, again if again is not None else left)))
+
+
+@contextmanager
+def closing() -> Iterator[Callable[..., Stage]]:
+    """Makes stages that are closed in the end, also those of tests that failed."""
+    made: list[Stage] = []
+
+    def make(*arguments, **options) -> Stage:
+        made.append(Stage(*arguments, **options))
+        return made[-1]
+
+    try:
+        yield make
+    finally:
+        for stage in made:
+            stage.encoder.close()
