@@ -15,9 +15,9 @@ import typer
 
 CASES: Final = {
     "nobody": (0, 0, 0),
-    "one by MPEG-TS": (1, 0, 0),
-    "8 by HTTP, 8 by WebRTC": (4, 4, 8),
-    "16 by WebRTC": (0, 0, 16),
+    "1 MPEG-TS": (1, 0, 0),
+    "8 HTTP, 8 WebRTC": (4, 4, 8),
+    "16 WebRTC": (0, 0, 16),
 }
 """viewers by MPEG-TS, MJPEG and WebRTC"""
 
@@ -120,6 +120,10 @@ def _run(name: str, kinds: tuple[int, int, int], graph: dict[str, Any], seconds:
     if viewers.returncode:
         raise streamer.RunError(f"the viewers of the case {name!r} failed: {complaints[-500:]}")
     seen = json.loads(said)
+    if any(not viewer["pictures"] for viewer in seen["viewers"]):
+        raise streamer.RunError(
+            f"a viewer of the case {name!r} saw nothing: {'; '.join(seen['errors']) or 'no error'}"
+        )
     sink = report.sinks["page"]
     rates = sorted(viewer["fps"] for viewer in seen["viewers"])
     return Row(
@@ -164,8 +168,8 @@ def command(
     from rich.table import Table
 
     table = Table(title=f"{size} at {fps:g} frames/s", box=None, title_justify="left")
-    heads = ("viewers", "frames/s", "age p50 ms", "p95", "output ms", "dropped")
-    for head in (*heads, "worst viewer's frames/s", "cores", "viewers' cores"):
+    heads = ("viewers", "frames/s", "age p50", "p95 ms", "output ms", "dropped")
+    for head in (*heads, "seen/s", "cores", "theirs"):
         table.add_column(head, justify="left" if head == "viewers" else "right")
     for row in rows:
         table.add_row(

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import asyncio
 import http.client
 import os
 import stat
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from web_stage import RtcViewer, staged, ts_numbers
 
+from nodes.web.guard import Guard
 from nodes.web.token import kept_token, token_path
 
 TOKEN = "a-token-of-some-length"
@@ -83,8 +87,6 @@ def test_a_token_is_demanded_for_everything():
 
 
 def test_webrtc_needs_the_token_too():
-    import asyncio
-
     async def watch(stage):
         refused, admitted = RtcViewer(stage), RtcViewer(stage, query=f"?token={TOKEN}")
         await refused.connect()
@@ -165,3 +167,53 @@ def test_a_given_token_is_not_shown(caplog):
         stage.get(f"/health?token={TOKEN}")
         assert TOKEN not in repr(stage.node)
     assert not [r for r in caplog.records if TOKEN in r.getMessage()]
+
+
+async def _let_in(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _status(guard, headers, query=b""):
+    """The status that a request with these headers gets, without a server around it."""
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/",
+        "query_string": query,
+        "headers": headers,
+    }
+    asyncio.run(guard(scope, receive, send))
+    return sent[0]["status"]
+
+
+BYTES = st.binary(max_size=40)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    host=st.one_of(BYTES, st.sampled_from([b"localhost", b"127.0.0.1:80"])),
+    others=st.lists(
+        st.tuples(
+            st.sampled_from([b"host", b"origin", b"authorization", b"sec-fetch-site", b"x"]), BYTES
+        ),
+        max_size=4,
+    ),
+    query=BYTES,
+)
+def test_whatever_comes_is_let_in_only_with_the_token(host, others, query):
+    guard = Guard(_let_in, names=(), token=TOKEN)
+    assert _status(guard, [(b"host", host), *others], query) in (401, 403, 421)
+
+
+def test_the_guard_lets_in_whom_it_should():
+    guard = Guard(_let_in, names=(), token=TOKEN)
+    assert _status(guard, [(b"host", b"localhost")], f"token={TOKEN}".encode()) == 200
