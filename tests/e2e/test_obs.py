@@ -1,19 +1,21 @@
 """A real OBS shows the restyled picture, live: the docs' settings, the true age of what it shows.
 
 The ages of `docs/obs.md` are printed by `pytest -s`; with STREAMER_OBS_PICTURES set to a folder, a
-picture of OBS's window on each route is written there.
+picture of the viewer's window on each route is written there.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import browser
 import numpy as np
 import obs_studio
 import pytest
@@ -25,6 +27,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 SIDE = 256
+QUEUE = "?fifo_size=5000&overrun_nonfatal=1"
 LOW_DELAY = "fflags=nobuffer flags=low_delay probesize=32000 analyzeduration=0 max_delay=0"
 STYLED = f"""
 version: 1
@@ -110,42 +113,89 @@ def is_the_styled_show(stamps: list[int], picture: Any, looks: dict[str, list[An
     assert nearest(picture, looks["styled"]) < nearest(picture, looks["plain"]) / 2
 
 
-def test_obs_plays_mpegts_over_udp(
-    obs: obs_studio.Obs,
-    looks: dict[str, list[Any]],
-    started: Callable[..., Any],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def show(
+    started: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str], None]]:
+    """Runs the styled show into one sink, given as a line of a graph, and ends it properly."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    runs = []
+
+    def run(sink: str) -> None:
+        graph = tmp_path / "show.yaml"
+        graph.write_text(f"{STYLED}  out: {{{sink}}}\n")
+        runs.append(started("run", graph))
+
+    yield run
+    for process in runs:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+
+
+def test_obs_plays_mpegts_over_udp(
+    obs: obs_studio.Obs, looks: dict[str, list[Any]], show: Callable[[str], None]
+) -> None:
     port = free_port(kind="udp")
-    graph = tmp_path / "show.yaml"
-    graph.write_text(
-        f'{STYLED}  obs: {{uses: encoder, from: stamp, with: {{url: "udp://127.0.0.1:{port}"}}}}\n'
-    )
-    run = started("run", graph)
-    obs.play(
-        "udp",
-        "ffmpeg_source",
-        {
-            "is_local_file": False,
-            "input": f"udp://127.0.0.1:{port}?fifo_size=5000&overrun_nonfatal=1",
-            "input_format": "mpegts",
-            "ffmpeg_options": LOW_DELAY,
-            "buffering_mb": 0,
-            "reconnect_delay_sec": 1,
-        },
-    )
+    show(f'uses: encoder, from: stamp, with: {{url: "udp://127.0.0.1:{port}"}}')
+    obs.play("udp", "ffmpeg_source", media(f"udp://127.0.0.1:{port}{QUEUE}"))
     stamps, ages, picture = watch(lambda: obs.screenshot("udp", (SIDE, SIDE)))
-    keep(obs, "udp", ages)
+    keep("udp", ages, obs)
     obs.remove("udp")
-    run.send_signal(signal.SIGINT)
-    assert run.wait(60) == 0
     is_the_styled_show(stamps, picture, looks)
 
 
-def keep(obs: obs_studio.Obs, route: str, ages: list[int]) -> None:
-    """Tells the age, and keeps a picture of OBS's window where that is asked for."""
-    print(f"\n{route}: age in OBS {statistics.median(ages):.0f} ms")
+def test_obs_plays_mpegts_over_http(
+    obs: obs_studio.Obs, looks: dict[str, list[Any]], show: Callable[[str], None]
+) -> None:
+    port = free_port()
+    show(f'uses: web, from: stamp, with: {{listen: "127.0.0.1:{port}"}}')
+    wait_for(lambda: listens(port))
+    obs.play("http", "ffmpeg_source", media(f"http://127.0.0.1:{port}/stream.ts"))
+    stamps, ages, picture = watch(lambda: obs.screenshot("http", (SIDE, SIDE)))
+    keep("http", ages, obs)
+    obs.remove("http")
+    is_the_styled_show(stamps, picture, looks)
+
+
+@pytest.mark.skipif(bool(browser.MISSING), reason=f"needs {' and '.join(browser.MISSING)}")
+@pytest.mark.parametrize(
+    ("path", "element"), [("", "#video"), ("stream.mjpeg", "img")], ids=["webrtc", "mjpeg"]
+)
+def test_a_browser_shows_the_page(
+    path: str,
+    element: str,
+    looks: dict[str, list[Any]],
+    show: Callable[[str], None],
+) -> None:
+    port = free_port()
+    show(f'uses: web, from: stamp, with: {{listen: "127.0.0.1:{port}"}}')
+    wait_for(lambda: listens(port))
+    with browser.Browser() as page:
+        page.open(f"http://127.0.0.1:{port}/{path}")
+        stamps, ages, picture = watch(lambda: page.video(element))
+        keep(path or "page", ages, page)
+    is_the_styled_show(stamps, picture, looks)
+
+
+def media(url: str) -> dict[str, Any]:
+    """Settings of a Media Source, as `docs/obs.md` gives them."""
+    return {
+        "is_local_file": False,
+        "input": url,
+        "input_format": "mpegts",
+        "ffmpeg_options": LOW_DELAY,
+        "buffering_mb": 0,
+        "reconnect_delay_sec": 1,
+    }
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def keep(route: str, ages: list[int], viewer: obs_studio.Obs | browser.Browser) -> None:
+    """Tells the age, and keeps a picture of the viewer's window where that is asked for."""
+    print(f"\n{route}: age {statistics.median(ages):.0f} ms")
     if folder := os.environ.get("STREAMER_OBS_PICTURES"):
-        obs.picture_of_window(Path(folder) / f"obs-{route}.png")
+        viewer.picture_of_window(Path(folder) / f"{route}.png")
