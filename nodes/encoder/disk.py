@@ -17,6 +17,8 @@ FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """errors of a disk or a quota that is used up"""
 _EVERY: Final = 0.2
 """seconds between two looks at the disk"""
+_PARTS: Final = 16
+"""a look is also due when one of so many parts of what is to be kept free has been written"""
 _AGAIN: Final = 1.25
 """how much more than what is to be kept free must be free before a recording goes on"""
 
@@ -68,6 +70,7 @@ class Room:
         self.keep_free = keep_free
         self._folder = folder
         self._looked = -_EVERY
+        self._written = 0
         self._enough = True
 
     @property
@@ -76,15 +79,18 @@ class Room:
         found = os.statvfs(self._folder)
         return found.f_bavail * found.f_frsize
 
-    def enough(self, *, after_full: bool = False) -> bool:
-        """Whether the recording may go on.
+    def enough(self, size: int = 0, *, after_full: bool = False) -> bool:
+        """Whether the recording may go on; now and then the disk is looked at for that.
 
         Args:
+            size: bytes that are to be written now.
             after_full: whether it has stopped before, so that it takes more to begin again.
         """
         now = time.monotonic()
-        if self.keep_free and now - self._looked >= _EVERY:
-            self._looked = now
+        self._written += size
+        often = self._written * _PARTS > self.keep_free
+        if self.keep_free and (often or now - self._looked >= _EVERY):
+            self._looked, self._written = now, 0
             wanted = self.keep_free * (_AGAIN if after_full else 1)
             self._enough = self.free >= wanted
         return self._enough

@@ -116,7 +116,7 @@ class Recording:
     def write(self, due: Due, header: Header | None) -> bool:
         """Writes a packet to the file that it belongs to; False if there is no room for it."""
         try:
-            if not self._full and not self._room.enough():
+            if not self._full and not self._room.enough(due.packet.size):
                 self._stop("")
             if due.stream == VIDEO and due.packet.is_keyframe:
                 self._turn(due)
