@@ -150,12 +150,12 @@ def test_viewers_who_come_while_the_source_is_silent_get_the_last_picture():
         stage.flowing.clear()
         wait_for(lambda: stage.health()["silent_s"] > 0.2)
         assert number_of(decoded(stage.get("/snapshot.jpg")[2])) == stage.number - 1
-        numbers = ts_numbers(f"http://127.0.0.1:{stage.port}/stream.ts", 3)
-        assert numbers == [stage.number - 1] * 3
+        numbers = ts_numbers(f"http://127.0.0.1:{stage.port}/stream.ts", 2)
+        assert numbers == [stage.number - 1] * 2
         stage.flowing.set()
         again = ts_numbers(f"http://127.0.0.1:{stage.port}/stream.ts", 10)
         assert again == list(range(again[0], again[0] + 10))
-    assert stage.context.counts[Count.FILLED] >= 3
+    assert stage.context.counts[Count.FILLED] >= 2
     assert len(stage.context.sent) == stage.number
 
 
