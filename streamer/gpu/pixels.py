@@ -129,7 +129,7 @@ class Releases:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # garbage, and frames with it, may be collected inside
         self._queues: dict[tuple[int, int], _Queue] = {}
 
     def after(self, device: Device, streams: list[int], callback: Callable[[], None]) -> None:

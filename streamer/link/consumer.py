@@ -63,6 +63,9 @@ class Consumer:
         gone: it will not come back.
         ended: it has taken the end of the stream.
         knows_slab: generation whose ticket it was sent last.
+        hello: what it said last.
+        memory: kind of memory in which it gets pictures of a GPU: `cuda`, or `memfd` for copies.
+        attaching: generation whose memory it has not confirmed yet; 0 if there is none.
         last: the latest picture that was sent to it.
         mailbox: what waits for it, oldest first.
         outstanding: generation and slot of what it has not given back.
@@ -79,6 +82,9 @@ class Consumer:
     gone: bool = False
     ended: bool = False
     knows_slab: int = 0
+    hello: wire.Hello | None = None
+    memory: str = "memfd"
+    attaching: int = 0
     last: Mark | None = None
     mailbox: deque[Entry] = field(default_factory=deque)
     outstanding: list[tuple[int, int]] = field(default_factory=list)
@@ -98,7 +104,8 @@ class Consumer:
     @property
     def ready(self) -> bool:
         """Whether something can be sent to it now."""
-        return self.identity is not None and len(self.outstanding) < self.window
+        there = self.identity is not None and not self.attaching
+        return there and len(self.outstanding) < self.window
 
     @property
     def full(self) -> bool:

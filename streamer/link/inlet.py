@@ -2,17 +2,22 @@
 
 An inlet belongs to one thread, which receives and credits. A frame may be released in another
 thread all the same: its credit then waits until the owner comes by (`on_release` tells it).
+
+The slot of a frame that a GPU has been given work on goes back when the GPU has done it. So that
+the node can meanwhile be given the next picture, it says at once that it keeps the slot for now;
+one picture ahead, no more, for whatever waits on a GPU grows old there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import zmq
 
@@ -20,12 +25,28 @@ from streamer.audio import Packet
 from streamer.errors import ProtocolError, SlabError
 from streamer.formats import picture_bytes
 from streamer.frame import Frame
+from streamer.gpu.device import Device
+from streamer.gpu.pixels import releases
 from streamer.header import Header
 from streamer.lease import Lease
 from streamer.link import slab as slabs
 from streamer.link import wire
 from streamer.link.wire import Watermark
 from streamer.telemetry.board import LinkBoard
+
+_GPU_GRACE: Final = 2.0
+"""seconds that a GPU has to end its work on pictures when the inlet is closed"""
+
+
+@dataclass(slots=True, eq=False)
+class _Mapping:
+    """A producer's slab as it is attached here, and how many leases of its slots there are."""
+
+    slab: slabs.AttachedSlab
+    connection: int
+    generation: int
+    leases: int = 0
+    retired: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +77,9 @@ class Inlet:
         window: pictures that may be held or under way at once.
         board: counters of the link.
         on_release: called when a frame was released in another thread than the inlet's.
+        device: GPU of the node, whose memory it can read; None if it has none or takes no frames
+            there.
+        on_copy: called for each copy of a picture between the host and the GPU.
     """
 
     def __init__(
@@ -67,19 +91,28 @@ class Inlet:
         window: int,
         board: LinkBoard,
         on_release: Callable[[], None] | None = None,
+        device: Device | None = None,
+        on_copy: Callable[[], None] | None = None,
     ) -> None:
         self._context = context
-        self._hello = wire.Hello(consumer, incarnation, window, slabs.host_id(), os.getpid())
+        reach = () if device is None else (f"cuda:{device.uuid}",)
+        host, pid = slabs.host_id(), os.getpid()
+        self._hello = wire.Hello(consumer, incarnation, window, host, pid, reach)
+        self._device = device
+        self._on_copy = on_copy
         self._board = board
         self._on_release = on_release
         self._owner = threading.get_ident()
         self._connection = 0
         self._producer = 0
-        self._slab: slabs.AttachedSlab | None = None
+        self._slab: _Mapping | None = None
         self._generation = 0
+        self._ahead = 0
+        self._with_gpu = 0
+        self._gpu_news = threading.Condition()
         self._lost = 0
         self._producer_gone = False
-        self._late: deque[tuple[int, wire.Credit]] = deque()
+        self._late: deque[tuple[_Mapping, wire.Credit]] = deque()
         self.socket: zmq.Socket[bytes] | None = None
         self.ended = False
 
@@ -95,7 +128,8 @@ class Inlet:
             self.socket.close(0)
         self._connection += 1
         self._producer = producer_incarnation
-        self._slab, self._generation, self._lost = None, 0, 0
+        self._retire()
+        self._generation = self._lost = self._ahead = 0
         self._producer_gone = False
         self.ended = False
         socket = self._context.socket(zmq.DEALER)
@@ -144,16 +178,16 @@ class Inlet:
                     if message.generation != self._lost:
                         return self._frame(message, now)
                 case wire.Watermark():
-                    self._credit(wire.Credit(0, wire.MARK_SLOT))
+                    self._tell(wire.Credit(0, wire.MARK_SLOT))
                     return message
                 case wire.PacketReady():
                     self._board.received.add()
-                    self._credit(wire.Credit(0, wire.PACKET_SLOT))
+                    self._tell(wire.Credit(0, wire.PACKET_SLOT))
                     return message.packet
                 case wire.SlabTicket():
                     self._attach(message)
                 case wire.End():
-                    self._credit(wire.Credit(0, wire.END_SLOT))
+                    self._tell(wire.Credit(0, wire.END_SLOT))
                     self.ended = True
                     return END
         return None
@@ -161,30 +195,56 @@ class Inlet:
     def close(self) -> None:
         """Closes the connection; frames still held stay readable until they are released."""
         if self.socket is not None:
+            with self._gpu_news:
+                self._gpu_news.wait_for(lambda: not self._with_gpu, _GPU_GRACE)
             self._send_late()
+            self._retire()
             self.socket.close()
             self.socket = None
             self._connection += 1
-            self._slab = None
 
     def __repr__(self) -> str:
         return f"<Inlet of {self._hello.consumer} generation {self._generation}>"
 
     def _attach(self, message: wire.SlabTicket) -> None:
-        try:
-            self._slab = slabs.attach(message.kind, message.ticket)
-        except SlabError:
-            if slabs.owner_lives(message.ticket):
-                raise
-            # It died before its memory was reached: its pictures are lost, and another is started.
-            self._slab, self._lost = None, message.generation
+        self._retire()
         self._generation = message.generation
+        try:
+            slab = slabs.attach(message.kind, message.ticket, self._device)
+        except SlabError as error:
+            if not slabs.owner_lives(message.ticket):
+                # It died before its memory was reached: its pictures are lost, and another is
+                # started.
+                self._lost = message.generation
+            elif message.kind == "cuda":
+                text = str(error).encode()[: wire.MAX_REASON].decode(errors="ignore")
+                self._tell(wire.Attached(message.generation, text))
+            else:
+                raise
+            return
+        self._slab = _Mapping(slab, self._connection, message.generation)
+        if slab.opened_by_handle:
+            self._tell(wire.Attached(message.generation))
+
+    def _retire(self) -> None:
+        """Turns away from the present slab, which is closed with its last lease."""
+        mapping, self._slab = self._slab, None
+        if mapping is not None:
+            mapping.retired = True
+            self._close_if_idle(mapping)
+
+    def _close_if_idle(self, mapping: _Mapping) -> None:
+        if mapping.retired and not mapping.leases:
+            mapping.slab.close()
+            if mapping.slab.opened_by_handle and mapping.connection == self._connection:
+                self._tell(wire.Credit(mapping.generation, wire.SLAB_SLOT))
 
     def _frame(self, message: wire.FrameReady, now: int) -> Received:
         header = message.header
-        if self._slab is None or message.generation != self._generation:
+        mapping = self._slab
+        if mapping is None or message.generation != self._generation:
             raise ProtocolError(f"a picture in generation {message.generation} of an unknown slab")
-        pixels = self._slab.slot(message.slot)
+        pixels = mapping.slab.slot(message.slot)
         needed = _bytes_of(header)
         if needed > len(pixels):
             raise ProtocolError(
@@ -193,36 +253,70 @@ class Inlet:
             )
         self._board.received.add()
         self._board.hop.add_ns(now - message.published_ns)
+        mapping.leases += 1
         back = wire.Credit(message.generation, message.slot)
         kept = wire.Credit(message.generation, message.slot, kept=True)
-        connection = self._connection
         lease = Lease(
             pixels,
-            lambda: self._give_back(connection, back),
-            keep=lambda: self._give_back(connection, kept),
+            lambda: self._give_back(mapping, back),
+            keep=lambda: self._give_back(mapping, kept),
+            after=lambda device, streams: self._give_back_after(device, streams, mapping, back),
+            device=self._device,
+            copied=self._on_copy,
         )
         return Received(Frame(header, lease), now)
 
-    def _give_back(self, connection: int, credit: wire.Credit) -> None:
-        if threading.get_ident() == self._owner:
+    def _give_back_after(
+        self, device: Device, streams: list[int], mapping: _Mapping, credit: wire.Credit
+    ) -> None:
+        """Gives a slot back when a GPU has done what it was given to do with it."""
+        with self._gpu_news:
+            self._with_gpu += 1
+            ahead = not self._ahead
+            self._ahead += ahead
+
+        def done() -> None:
+            with self._gpu_news:
+                self._with_gpu -= 1
+                self._ahead -= ahead and mapping.connection == self._connection
+                self._give_back(mapping, credit)
+                self._gpu_news.notify_all()
+
+        if ahead:
+            self._give_back(mapping, wire.Credit(credit.generation, credit.slot, kept=True))
+        releases.after(device, streams, done)
+
+    def _give_back(self, mapping: _Mapping, credit: wire.Credit) -> None:
+        if threading.get_ident() == self._owner and self.socket is not None:
             self._send_late()  # a picture is kept before it is given back
-            if connection == self._connection:
-                self._credit(credit)
-        else:
-            self._late.append((connection, credit))
+            self._settle(mapping, credit)
+        elif self.socket is not None:
+            self._late.append((mapping, credit))
             if self._on_release is not None:
                 self._on_release()
+        else:
+            self._settle(mapping, credit)
 
     def _send_late(self) -> None:
         while self._late:
-            connection, credit = self._late.popleft()
-            if connection == self._connection:
-                self._credit(credit)
+            self._settle(*self._late.popleft())
+
+    def _settle(self, mapping: _Mapping, credit: wire.Credit) -> None:
+        if mapping.connection == self._connection:
+            self._tell(credit)
+        if not credit.kept:
+            mapping.leases -= 1
+            self._close_if_idle(mapping)
 
     def _credit(self, credit: wire.Credit) -> None:
+        self._tell(credit)
+
+    def _tell(self, message: wire.Message) -> None:
         socket: Any = self.socket
         if socket is not None and not socket.closed:
-            socket.send(wire.pack(credit))
+            # One that cannot take it is gone: nothing is due to it any more.
+            with contextlib.suppress(zmq.Again):
+                socket.send(wire.pack(message), zmq.NOBLOCK)
 
 
 def _bytes_of(header: Header) -> int:

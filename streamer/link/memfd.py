@@ -24,6 +24,7 @@ class MemfdSlab:
     """A slab in a sealed memfd; see `streamer.link.slab.Slab`."""
 
     kind = "memfd"
+    opened_by_handle = False
 
     def __init__(self, slots: int, slot_bytes: int) -> None:
         self.slots = slots
@@ -61,6 +62,10 @@ class MemfdSlab:
         start = index * self._stride
         return memoryview(self._map)[start : start + self.slot_bytes]
 
+    def scratch(self) -> memoryview:
+        """Memory for a picture that is dropped."""
+        return memoryview(bytearray(self.slot_bytes))
+
     def ticket(self) -> dict[str, int | str | bytes]:
         """Process, descriptor and inode of the memfd, and its layout."""
         return {
@@ -90,6 +95,8 @@ class MemfdSlab:
 class _ReadOnlyMap:
     """A slab of another process, mapped read-only."""
 
+    opened_by_handle = False
+
     def __init__(self, view: memoryview, slots: int, slot_bytes: int, stride: int) -> None:
         self._view: memoryview | None = view
         self._slots = slots
@@ -108,6 +115,8 @@ class _ReadOnlyMap:
 
 class _SameProcess:
     """A slab of this process: the same array."""
+
+    opened_by_handle = False
 
     def __init__(self, slab: MemfdSlab) -> None:
         self._slab: MemfdSlab | None = slab

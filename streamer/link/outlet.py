@@ -27,10 +27,13 @@ import zmq
 from streamer.audio import Packet
 from streamer.drops import Drop
 from streamer.errors import LinkError, ProtocolError, SlabError
+from streamer.gpu.device import Device
 from streamer.header import Header
+from streamer.link import slab as slabs
 from streamer.link import wire
-from streamer.link.consumer import MOST_KEPT, Consumer, Entry, Mark, Picture, message_of
-from streamer.link.pool import Slot, SlotPool
+from streamer.link.consumer import MOST_KEPT, Consumer, Mark, Picture
+from streamer.link.delivery import Delivery
+from streamer.link.pool import Generation, Slot, SlotPool
 
 __all__ = ["Consumer", "Outlet", "Slot"]
 
@@ -51,6 +54,7 @@ class Outlet:
         consumers: all consumers of this output.
         extra_slots: slots beyond what the consumers can hold and the one being written, which
             the producing node may keep.
+        on_copy: called when a picture on a GPU was copied to the host for consumers.
     """
 
     def __init__(
@@ -61,12 +65,15 @@ class Outlet:
         incarnation: int,
         consumers: Sequence[Consumer],
         extra_slots: int = MOST_KEPT,
+        on_copy: Callable[[], None] | None = None,
     ) -> None:
         self._incarnation = incarnation
         self._consumers = {consumer.name: consumer for consumer in consumers}
         self._by_identity: dict[bytes, Consumer] = {}
         self._slots = 1 + extra_slots + sum(consumer.slots for consumer in consumers)
-        self._pool = SlotPool()
+        self._device: Device | None = None
+        self._pool = SlotPool(lambda slots, nbytes: slabs.create(slots, nbytes, self._device))
+        self._on_copy = on_copy
         self._announcement: Packet | None = None
         self._waiting = 0
         self._news = threading.Condition()
@@ -87,6 +94,19 @@ class Outlet:
             except zmq.ZMQError as error:
                 self._socket.close(0)
                 raise LinkError(f"no link can be offered at {endpoint}: {error}") from error
+
+        self._delivery = Delivery(self._socket, incarnation, self._pool, self._copied)
+
+    def use_device(self, device: Device, refusal: str = "") -> None:
+        """Has pictures made in a GPU's memory; before the first `allocate`.
+
+        Args:
+            device: GPU of the producing node.
+            refusal: why other processes cannot open its memory; empty if they can.
+        """
+        with self._news:
+            self._device = device
+            self._delivery.use_device(device, refusal, self._consumers.values())
 
     @property
     def fd(self) -> int:
@@ -123,7 +143,7 @@ class Outlet:
                     if slot is not None:
                         return slot
                     if not waits:
-                        return Slot(0, -1, memoryview(bytearray(nbytes)))
+                        return self._pool.scratch()
                     # Consumers cannot use up all slots: the node holds more than its share.
                     starved = starved or time.monotonic()
                     if time.monotonic() - starved > _STARVED_S:
@@ -154,6 +174,7 @@ class Outlet:
             Whether it was in a slot; False means that there was none free and it is dropped.
         """
         now = time.monotonic_ns()
+        slot.seal()
         with self._news:
             self._pool.settle()
             generation = self._pool.find(slot.generation)
@@ -165,10 +186,7 @@ class Outlet:
                     reason = Drop.CONSUMER_GONE if consumer.gone else Drop.ABORTED
                     consumer.board.dropped[reason].add()
                 else:
-                    generation.holders[slot.index] += 1
-                    consumer.mailbox.append(Picture(header, generation, slot.index, now))
-                    self._trim(consumer)
-                    self._flush(consumer)
+                    self._delivery.offer(consumer, Picture(header, generation, slot.index, now))
             if not keep:
                 self._pool.release(slot.generation, slot.index)
             self._drain()
@@ -180,7 +198,7 @@ class Outlet:
             for consumer in self._consumers.values():
                 if consumer.queue == "wait" and not (consumer.gone or self._finished):
                     consumer.mark(mark)
-                    self._flush(consumer)
+                    self._delivery.flush(consumer)
             self._drain()
 
     def send_packet(self, packet: Packet, *, cancelled: Callable[[], bool] | None = None) -> None:
@@ -205,8 +223,8 @@ class Outlet:
                     consumer.board.dropped[reason].add()
                     continue
                 consumer.mailbox.append(packet)
-                self._trim(consumer)
-                self._flush(consumer)
+                self._delivery.trim(consumer)
+                self._delivery.flush(consumer)
             self._drain()
 
     def finish(self) -> None:
@@ -216,7 +234,7 @@ class Outlet:
                 self._finished = True
                 for consumer in self._consumers.values():
                     consumer.mailbox.append(None)
-                    self._flush(consumer)
+                    self._delivery.flush(consumer)
                 self._drain()
             self._news.notify_all()
 
@@ -229,7 +247,7 @@ class Outlet:
                     for picture in stale:
                         consumer.mailbox.remove(picture)
                         consumer.board.dropped[Drop.FLUSHED].add()
-                        self._let_go(picture)
+                        self._delivery.let_go(picture)
 
     def wake(self) -> None:
         """Makes waiting calls ask `cancelled` again."""
@@ -267,6 +285,7 @@ class Outlet:
             consumer = self._consumers[name]
             if consumer.incarnation <= incarnation:
                 self._forget(consumer)
+                self._pool.died(name)
                 self._news.notify_all()
 
     def consumer_gone(self, name: str) -> None:
@@ -278,7 +297,7 @@ class Outlet:
             for entry in consumer.mailbox:
                 if isinstance(entry, (Picture, Packet)):
                     consumer.board.dropped[Drop.CONSUMER_GONE].add()
-                    self._let_go(entry)
+                    self._delivery.let_go(entry)
             consumer.mailbox.clear()
             self._news.notify_all()
 
@@ -289,8 +308,10 @@ class Outlet:
                 return
             self._closed = True
             self._socket.close()
-            self._pool.close()
             self._news.notify_all()
+        self._delivery.close()
+        with self._news:
+            self._pool.close()
 
     def __repr__(self) -> str:
         return f"<Outlet to {', '.join(self._consumers) or 'nobody'}>"
@@ -306,58 +327,6 @@ class Outlet:
             self._news.wait(0.5)
         finally:
             self._waiting -= 1
-
-    def _let_go(self, entry: Entry) -> None:
-        if isinstance(entry, Picture):
-            self._pool.release(entry.generation.number, entry.slot)
-
-    def _trim(self, consumer: Consumer) -> None:
-        """Keeps a `latest` mailbox at its depth: the oldest goes, to the consumer if it can."""
-        while consumer.queue == "latest" and len(consumer.mailbox) > consumer.depth:
-            if consumer.ready:
-                self._flush(consumer)
-                continue
-            self._let_go(consumer.mailbox.popleft())
-            consumer.board.dropped[Drop.REPLACED].add()
-
-    def _flush(self, consumer: Consumer) -> None:
-        """Sends what waits, as far as the consumer's window allows."""
-        while consumer.mailbox and consumer.ready:
-            entry = consumer.mailbox[0]
-            if isinstance(entry, Picture) and not self._introduce(consumer, entry):
-                return
-            message, held = message_of(entry, self._incarnation)
-            if not self._send(consumer, message):
-                return
-            if isinstance(entry, Picture):
-                consumer.last = Mark.of(entry.header)
-            consumer.mailbox.popleft()
-            consumer.outstanding.append(held)
-
-    def _introduce(self, consumer: Consumer, picture: Picture) -> bool:
-        """Sends the ticket of a picture's slab, unless the consumer knows it."""
-        generation = picture.generation
-        if consumer.knows_slab == generation.number:
-            return True
-        slab = generation.slab
-        ticket = wire.SlabTicket(self._incarnation, generation.number, slab.kind, slab.ticket())
-        if not self._send(consumer, ticket):
-            return False
-        consumer.knows_slab = generation.number
-        return True
-
-    def _send(self, consumer: Consumer, message: wire.Message) -> bool:
-        assert consumer.identity is not None
-        try:
-            self._socket.send_multipart((consumer.identity, wire.pack(message)), zmq.NOBLOCK)
-        except zmq.ZMQError as error:
-            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
-                raise
-            # The connection is gone. The supervisor will say whether the process is, too; until
-            # then its leases stand, for a live process never loses one.
-            consumer.identity = None
-            return False
-        return True
 
     def _drain(self) -> bool:
         """Takes what consumers have sent; whether that changed anything."""
@@ -385,6 +354,10 @@ class Outlet:
             elif isinstance(message, wire.Hello):
                 self._welcome(identity, message)
                 notify = True
+            elif isinstance(message, wire.Attached):
+                consumer = self._by_identity.get(identity)
+                if consumer is None or not self._delivery.attached(consumer, message):
+                    self.protocol_errors += 1
             else:
                 self.protocol_errors += 1
         if notify:
@@ -399,9 +372,12 @@ class Outlet:
         # A consumer is started again only when its former process is known to be dead, and a
         # live one says hello again only after it has let go of everything.
         self._forget(consumer)
-        if hello.incarnation > consumer.incarnation and consumer.queue == "wait" and consumer.last:
-            # Whatever its former process was sent is done or lost: nobody waits for it.
-            consumer.mailbox.appendleft(consumer.last)
+        if hello.incarnation > consumer.incarnation:
+            self._pool.died(consumer.name)
+            if consumer.queue == "wait" and consumer.last:
+                # Whatever its former process was sent is done or lost: nobody waits for it.
+                consumer.mailbox.appendleft(consumer.last)
+        self._delivery.meet(consumer, hello)
         consumer.identity = identity
         consumer.incarnation = hello.incarnation
         consumer.window = min(hello.window, consumer.widest)
@@ -412,11 +388,14 @@ class Outlet:
         if self._announcement is not None:
             consumer.board.offered.add()
             consumer.mailbox.appendleft(self._announcement)
-        self._flush(consumer)
+        self._delivery.flush(consumer)
 
     def _credit(self, identity: bytes, credit: wire.Credit) -> None:
         consumer = self._by_identity.get(identity)
         held = (credit.generation, credit.slot)
+        if consumer is not None and credit.slot == wire.SLAB_SLOT:
+            self._pool.closed(credit.generation, consumer.name)
+            return
         if consumer is None or held not in (*consumer.outstanding, *consumer.kept):
             self.protocol_errors += 1
             return
@@ -426,14 +405,14 @@ class Outlet:
             if room and held in consumer.outstanding:
                 consumer.outstanding.remove(held)
                 consumer.kept.append(held)
-                self._flush(consumer)
+                self._delivery.flush(consumer)
             return
         (consumer.outstanding if held in consumer.outstanding else consumer.kept).remove(held)
         if credit.slot == wire.END_SLOT:
             consumer.ended = True
         elif credit.slot >= 0:
             self._pool.release(*held)
-        self._flush(consumer)
+        self._delivery.flush(consumer)
 
     def _forget(self, consumer: Consumer) -> None:
         """Ends the connection with a consumer's former process and takes back its leases."""
@@ -447,4 +426,15 @@ class Outlet:
         if consumer.identity is not None:
             self._by_identity.pop(consumer.identity, None)
         consumer.identity = None
-        consumer.knows_slab = 0
+        consumer.knows_slab = consumer.attaching = 0
+
+    def _copied(self, generation: Generation, slot: int, done: bool) -> None:
+        """A picture was copied to the host, or could not be; called in the courier's thread."""
+        with self._news:
+            if self._closed:
+                return
+            if done and self._on_copy is not None:
+                self._on_copy()
+            self._delivery.mirrored(generation, slot, done, self._consumers.values())
+            self._drain()
+            self._news.notify_all()

@@ -11,7 +11,11 @@ from collections.abc import Mapping
 from typing import Final, Protocol
 
 from streamer.errors import SlabError
+from streamer.gpu.device import Device
+from streamer.gpu.pixels import DevicePixels
 
+Pixels = memoryview | DevicePixels
+"""bytes of a slot, in host memory or on a GPU"""
 Ticket = Mapping[str, int | str | bytes]
 
 SLOT_ALIGNMENT: Final = 4096
@@ -27,14 +31,21 @@ class Slab(Protocol):
         kind: name of the memory kind.
         slots: number of slots.
         slot_bytes: bytes of a picture that a slot can hold.
+        opened_by_handle: whether consumers open it by a handle, and it must outlive their having
+            it open; else whoever maps it keeps it alive.
     """
 
     kind: str
     slots: int
     slot_bytes: int
+    opened_by_handle: bool
 
-    def slot(self, index: int) -> memoryview:
+    def slot(self, index: int) -> Pixels:
         """Writable bytes of a slot."""
+        ...
+
+    def scratch(self) -> Pixels:
+        """Writable bytes for a picture that is dropped."""
         ...
 
     def ticket(self) -> dict[str, int | str | bytes]:
@@ -47,9 +58,11 @@ class Slab(Protocol):
 
 
 class AttachedSlab(Protocol):
-    """The consumer's end of a slab."""
+    """The consumer's end of a slab; `opened_by_handle` as at the producer's."""
 
-    def slot(self, index: int) -> memoryview:
+    opened_by_handle: bool
+
+    def slot(self, index: int) -> Pixels:
         """Read-only bytes of a slot.
 
         Raises:
@@ -88,23 +101,33 @@ def owner_lives(ticket: Ticket) -> bool:
     return state not in "ZX"
 
 
-def create(slots: int, slot_bytes: int) -> Slab:
-    """A slab in the cheapest memory that every consumer can reach.
+def create(slots: int, slot_bytes: int, device: Device | None = None) -> Slab:
+    """A slab where a node makes its pictures.
 
     Args:
         slots: number of slots, at least 1.
         slot_bytes: bytes of one picture.
+        device: GPU in whose memory it shall be; in shared memory of the host by default.
 
     Raises:
         SlabError: the memory cannot be had.
     """
+    if device is not None:
+        from streamer.link.cuda import CudaSlab
+
+        return CudaSlab(device, slots, slot_bytes)
     from streamer.link.memfd import MemfdSlab
 
     return MemfdSlab(slots, slot_bytes)
 
 
-def attach(kind: str, ticket: Ticket) -> AttachedSlab:
+def attach(kind: str, ticket: Ticket, device: Device | None = None) -> AttachedSlab:
     """The consumer's end of the slab that a ticket describes.
+
+    Args:
+        kind: of the memory.
+        ticket: from the producer.
+        device: GPU of the consuming node.
 
     Raises:
         SlabError: the kind is unknown here, or the memory cannot be reached or is not what the
@@ -114,4 +137,8 @@ def attach(kind: str, ticket: Ticket) -> AttachedSlab:
         from streamer.link.memfd import attach as attach_memfd
 
         return attach_memfd(ticket)
+    if kind == "cuda":
+        from streamer.link.cuda import attach as attach_cuda
+
+        return attach_cuda(ticket, device)
     raise SlabError(f"frames lie in {kind!r} memory, which cannot be reached from here")

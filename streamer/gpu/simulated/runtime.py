@@ -20,7 +20,7 @@ from streamer.gpu.device import HANDLE_BYTES, Copy
 from streamer.gpu.simulated.arrays import SimulatedArray
 from streamer.gpu.simulated.memory import LANES, Memory
 from streamer.gpu.simulated.streams import EVENTS, Events, Stream
-from streamer.gpu.simulated.world import Settings, World, alive, settings_of
+from streamer.gpu.simulated.world import Settings, alive, settings_of, world
 
 _NAMESPACE: Final = uuid.UUID("6ba7b811-9dad-11d1-80b4-00c04fd430c8")
 _HANDLE: Final = struct.Struct("<4sQQQ")
@@ -48,7 +48,7 @@ class SimulatedDevice:
         self.uuid = f"GPU-{uuid.uuid5(_NAMESPACE, f'{self._folder.resolve()}/{ordinal}')}"
         self.calls: Counter[str] = Counter()
         self.copied: Counter[Copy] = Counter()
-        self._world = World(self._folder)
+        self._world = world(self._folder)
         self._events = Events(self._folder)
         self._memories: dict[int, Memory] = {}
         self._streams: dict[int, Stream] = {}

@@ -72,12 +72,24 @@ def violations(folder: str | Path) -> list[str]:
 
 def used(folder: str | Path) -> int:
     """Bytes of device memory that living processes have."""
-    world = World(Path(folder))
-    with world.ledger() as ledger:
+    with world(Path(folder)).ledger() as ledger:
         return sum(entry["bytes"] for entry in ledger["memory"].values())
 
 
 _EMPTY: Final[dict[str, Any]] = {"next": 1, "memory": {}, "opened": [], "events": {}, "lanes": {}}
+
+
+_worlds: dict[Path, World] = {}
+_finding = threading.RLock()
+
+
+def world(folder: Path) -> World:
+    """The books of a folder, one object for all of this process: they share one lock."""
+    with _finding:
+        key = folder.resolve()
+        if key not in _worlds:
+            _worlds[key] = World(key)
+        return _worlds[key]
 
 
 class World:
@@ -88,9 +100,7 @@ class World:
         self._threads = threading.RLock()
         self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC)
         self._depth = 0
-
-    def __del__(self) -> None:
-        os.close(self._lock)
+        self._ledger: dict[str, Any] | None = None
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -110,11 +120,17 @@ class World:
     def ledger(self) -> Iterator[dict[str, Any]]:
         """The books, rid of dead processes; what is changed is written back."""
         with self.locked():
+            if self._ledger is not None:  # garbage is collected while it is open, say
+                yield self._ledger
+                return
             path = self.folder / _LEDGER
-            ledger = json.loads(path.read_text())
-            self._bury(ledger)
-            yield ledger
-            path.write_text(json.dumps(ledger))
+            self._ledger = json.loads(path.read_text())
+            try:
+                self._bury(self._ledger)
+                yield self._ledger
+                path.write_text(json.dumps(self._ledger))
+            finally:
+                self._ledger = None
 
     def violation(self, text: str) -> None:
         """Writes down what was done in a wrong order."""

@@ -7,6 +7,7 @@ seen as JSON; pictures are held for up to PACE seconds, and looked at again befo
 from __future__ import annotations
 
 import json
+import os
 import random
 import sys
 import time
@@ -16,16 +17,21 @@ from typing import Any, Literal
 
 import zmq
 
+from streamer import gpu
 from streamer.audio import Packet
+from streamer.gpu.device import Device
+from streamer.gpu.pixels import DevicePixels
 from streamer.header import Header
 from streamer.link.inlet import EndOfStream, Inlet, Received
-from streamer.link.outlet import Consumer, Outlet
+from streamer.link.outlet import Consumer, Outlet, Slot
 from streamer.telemetry.board import Board, LinkBoard
 
-DEADLINE = 60.0
+DEADLINE = float(os.environ.get("LINKS_DEADLINE", 60))
 WIDTH, HEIGHT = 64, 48
 SIZE = WIDTH * HEIGHT * 3
 
+memory = "cuda" if os.environ.get(gpu.SIMULATED) else "memfd"
+"""where frames of the links lie"""
 opened: list[Outlet | Inlet] = []
 """what `close_all` closes after a test"""
 
@@ -39,6 +45,10 @@ def board() -> LinkBoard:
     return Board((), ["link"]).links["link"]
 
 
+def device_here() -> Device | None:
+    return gpu.device(0) if memory == "cuda" else None
+
+
 def consumer(name: str, queue: Literal["latest", "wait"] = "latest", depth: int = 1) -> Consumer:
     return Consumer(name=name, queue=queue, depth=depth, board=board())
 
@@ -47,6 +57,8 @@ def outlet(
     context: zmq.Context[Any], endpoint: str, *consumers: Consumer, incarnation: int = 1
 ) -> Outlet:
     made = Outlet(context, endpoints=(endpoint,), incarnation=incarnation, consumers=consumers)
+    if (device := device_here()) is not None:
+        made.use_device(device)
     opened.append(made)
     return made
 
@@ -60,7 +72,14 @@ def inlet(
     producer: int = 1,
     window: int = 1,
 ) -> Inlet:
-    made = Inlet(context, consumer=name, incarnation=incarnation, window=window, board=board())
+    made = Inlet(
+        context,
+        consumer=name,
+        incarnation=incarnation,
+        window=window,
+        board=board(),
+        device=device_here(),
+    )
     made.connect(endpoint, producer)
     opened.append(made)
     return made
@@ -80,11 +99,20 @@ def header(seq: int, *, width: int = WIDTH, height: int = HEIGHT) -> Header:
     )
 
 
+def fill(slot: Slot, value: int) -> None:
+    """Writes to all bytes of a slot, as the producing node does."""
+    if isinstance(slot.pixels, DevicePixels):
+        pixels = slot.pixels
+        pixels.device.memset_async(pixels.pointer, value, len(pixels), pixels.use())
+    else:
+        slot.pixels[:] = bytes([value]) * len(slot.pixels)
+
+
 def publish(out: Outlet, seq: int, *, scale: int = 1) -> bool:
     """Publishes a picture whose bytes all hold the low byte of its number."""
     slot = out.allocate(SIZE * scale * scale)
     assert slot is not None
-    slot.pixels[:] = bytes([seq % 256]) * len(slot.pixels)
+    fill(slot, seq % 256)
     return out.publish(slot, header(seq, width=WIDTH * scale, height=HEIGHT * scale))
 
 
@@ -103,6 +131,9 @@ def settled(out: Outlet, holds: Callable[[], bool]) -> bool:
     """Serves an outlet until something holds."""
     until = time.monotonic() + DEADLINE
     while not holds() and time.monotonic() < until:
+        for source in opened:
+            if isinstance(source, Inlet):
+                source._send_late()  # of frames that a GPU has done with
         out.service()
         time.sleep(0.0005)
     return holds()

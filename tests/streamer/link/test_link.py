@@ -17,6 +17,7 @@ from links import (
     board,
     close_all,
     consumer,
+    fill,
     header,
     inlet,
     next_of,
@@ -36,6 +37,8 @@ from streamer.link.inlet import END, Inlet, Received
 from streamer.link.outlet import Consumer, Outlet
 
 ENDPOINT = "inproc://link"
+
+pytestmark = pytest.mark.usefixtures("memory")
 
 
 @pytest.fixture
@@ -65,7 +68,7 @@ def test_a_picture_arrives_as_it_was_written(context: zmq.Context[Any]) -> None:
     out, source = outlet(context, ENDPOINT, sink), inlet(context, ENDPOINT)
     said_hello(out, sink)
     assert publish(out, 7)
-    arrival = next_of(source)
+    arrival = next_of(source, out)
     assert isinstance(arrival, Received)
     with arrival.frame as frame:
         assert (frame.seq, frame.width, frame.height, frame.format) == (7, 64, 48, "rgb24")
@@ -167,7 +170,7 @@ def test_without_a_free_slot_a_live_outlet_drops_the_new_picture(
     while (slot := out.allocate(SIZE)) is not None and slot.generation:
         slots.append(slot)
     assert slot is not None
-    slot.pixels[:] = bytes(SIZE)  # scratch memory, as good as any to write to
+    fill(slot, 0)  # scratch memory, as good as any to write to
     assert not out.publish(slot, header(0))
     assert sink.board.dropped[Drop.NO_SLOT].value == 1
     for slot in slots:
@@ -410,11 +413,12 @@ def test_a_forgotten_frame_gives_its_slot_back(context: zmq.Context[Any]) -> Non
     sink = consumer("sink", "wait", depth=1)
     out, source = outlet(context, ENDPOINT, sink), inlet(context, ENDPOINT)
     arrival: Any = next_of_published(out, source, 0)
-    view = arrival.frame.numpy()
+    on_host = arrival.frame.memory == "host"
+    view = arrival.frame.numpy() if on_host else arrival.frame.cupy()
     del arrival
     out.service()
     assert sink.full  # the view still shows it
-    assert (view == 0).all()
+    assert ((view if on_host else view.get()) == 0).all()
     del view
     assert settled(out, lambda: not sink.full)
 
@@ -519,6 +523,7 @@ def test_a_producer_that_breaks_the_protocol_is_told_from_one_that_ended(
     bad.close(0)
 
 
+@pytest.mark.parametrize("memory", ["memfd"], indirect=True)
 def test_views_share_memory_with_the_slot_in_one_process(context: zmq.Context[Any]) -> None:
     sink = consumer("sink")
     out, source = outlet(context, ENDPOINT, sink), inlet(context, ENDPOINT)

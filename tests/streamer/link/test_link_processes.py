@@ -32,6 +32,8 @@ from streamer.link import wire
 from streamer.link.inlet import END, Received
 from streamer.link.outlet import Consumer, Outlet
 
+pytestmark = pytest.mark.usefixtures("memory")
+
 
 @pytest.fixture
 def context() -> Iterator[zmq.Context[Any]]:
@@ -139,6 +141,7 @@ def test_consumers_killed_with_leases_cost_no_slot(
 
 PRODUCER = """
 import sys
+import time
 import zmq
 from links import consumer, outlet, publish, settled
 sink = consumer("sink", "wait", 4)
@@ -147,7 +150,9 @@ settled(out, lambda: sink.identity is not None)
 for seq in range(3):
     publish(out, seq)
 print("sent", flush=True)
-sys.stdin.read()
+while True:
+    out.service()
+    time.sleep(0.001)
 """
 
 

@@ -228,8 +228,8 @@ def test_files_that_are_no_slab_are_refused() -> None:
 
 
 def test_memory_of_another_kind_is_refused() -> None:
-    with pytest.raises(SlabError, match="frames lie in 'cuda' memory"):
-        slabs.attach("cuda", {})
+    with pytest.raises(SlabError, match="frames lie in 'floppy' memory"):
+        slabs.attach("floppy", {})
 
 
 @pytest.mark.parametrize(
