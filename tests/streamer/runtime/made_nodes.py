@@ -160,6 +160,8 @@ class Work(streamer.Transform["Work.Params"]):
         stuck_at: int = -1
         """picture at which it keeps Python's lock for ever"""
         raise_always: bool = False
+        poison_every: int = 0
+        """every so many pictures one ends the process that handles it, in every life"""
         linger: bool = False
         """a thread of its own keeps the process from ending"""
 
@@ -183,6 +185,8 @@ class Work(streamer.Transform["Work.Params"]):
         if 0 <= p.kill_at <= frame.seq and (first_life or p.kill_always):
             time.sleep(p.kill_after)
             die()
+        if p.poison_every and frame.seq % p.poison_every == p.poison_every - 1:
+            signal.raise_signal(signal.SIGSEGV)  # to this thread, not just to any
         if 0 <= p.raise_at <= frame.seq and (first_life or p.raise_always):
             raise RuntimeError("an error that nobody foresaw")
         if 0 <= p.fail_at <= frame.seq:

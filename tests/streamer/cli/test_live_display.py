@@ -1,0 +1,89 @@
+"""What the displays say of nodes that come and go."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from streamer.cli.live import PlainDisplay, TerminalDisplay, _how
+from streamer.runtime.standing import Standing
+from streamer.status import Status
+
+
+def display(*, quiet: bool = False) -> tuple[PlainDisplay, io.StringIO]:
+    out = io.StringIO()
+    return PlainDisplay(Console(file=out, width=200), quiet=quiet), out
+
+
+def test_plain_lines_say_each_change() -> None:
+    plain, out = display()
+    plain.standing("cam", Standing(Status.CONNECTING, "", 0))
+    plain.standing("cam", Standing(Status.LIVE, "", 0))
+    plain.standing("cam", Standing(Status.RECONNECTING, "nothing listens at cam port 554", 0))
+    plain.state("cam", "restarting", "an event tells")
+    assert out.getvalue().splitlines() == [
+        "cam: connecting",
+        "cam: live",
+        "cam: reconnecting: nothing listens at cam port 554",
+    ]
+
+
+def test_quiet_lines_say_what_went_wrong_and_its_end() -> None:
+    plain, out = display(quiet=True)
+    plain.standing("cam", Standing(Status.CONNECTING, "", 0))
+    plain.standing("cam", Standing(Status.LIVE, "", 0))
+    plain.standing("cam", Standing(Status.STALLED, "", 0))
+    plain.standing("cam", Standing(Status.RECONNECTING, "timeout", 0))
+    plain.standing("cam", Standing(Status.LIVE, "", 0))
+    plain.standing("cam", Standing(Status.LIVE, "again", 0))
+    assert out.getvalue().splitlines() == [
+        "cam: stalled",
+        "cam: reconnecting: timeout",
+        "cam: live",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("state", "text", "standing", "shown", "style"),
+    [
+        ("running", "", None, "running", "green"),
+        ("opening", "loading the model", None, "loading the model", "yellow"),
+        ("resting", "resting for 30 s", None, "resting for 30 s", "red"),
+        ("running", "", Standing(Status.LIVE, "x", 9), "live", "green"),
+        ("running", "", Standing(Status.STALLED, "", 3.2), "stalled, 3 s", "yellow"),
+        (
+            *("running", "", Standing(Status.RECONNECTING, "refused", 62)),
+            *("reconnecting: refused, 62 s", "red"),
+        ),
+        # A process that is gone has no connection, whatever its last words were.
+        ("restarting", "killed", Standing(Status.LIVE, "", 9), "killed", "red"),
+    ],
+)
+def test_the_table_shows_what_says_most(
+    state: str, text: str, standing: Standing | None, shown: str, style: str
+) -> None:
+    drawn = _how(state, text, standing)
+    assert (drawn.plain, drawn.style) == (shown, style)
+
+
+def test_a_terminal_that_was_closed_does_not_keep_the_display_from_ending() -> None:
+    class Closed(io.StringIO):
+        gone = False
+
+        def write(self, text: str) -> int:
+            if self.gone:
+                raise OSError(5, "Input/output error")
+            return super().write(text)
+
+        def flush(self) -> None:
+            if self.gone:
+                raise OSError(5, "Input/output error")
+
+    out = Closed()
+    with TerminalDisplay(Console(file=out, force_terminal=True)) as terminal:
+        terminal.event("before")
+        out.gone = True
+        terminal.event("after")
+    assert "before" in out.getvalue()

@@ -1,0 +1,83 @@
+"""What dead workers died of, in words."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+from plans import Listener, chain, pictures, run
+
+from streamer.graph.plan import WorkerPlan
+from streamer.runtime.obituary import Obituary
+from streamer.runtime.record import WorkerRecord
+from streamer.telemetry.board import Board
+
+
+def record(*nodes: str) -> WorkerRecord:
+    one = WorkerRecord(WorkerPlan(name="w", nodes=nodes))
+    one.begin(0.0)
+    return one
+
+
+def test_a_signal_of_its_own_names_the_picture() -> None:
+    board = Board(["a", "b"], [])
+    obituary = Obituary()
+    board.nodes["b"].handling.set(8)  # number 7, from 0
+    said = obituary.write(record("b"), -signal.SIGSEGV, board.nodes)
+    assert said == "b was killed by SIGSEGV at picture 7"
+    said = obituary.write(record("a", "b"), -signal.SIGBUS, board.nodes)
+    assert said == "a and b was killed by SIGBUS at picture 7 in b"
+    assert obituary.write(record("a"), 3, board.nodes) == "a ended with status 3"
+
+
+def test_a_kill_from_without_does_not_blame_a_picture() -> None:
+    board = Board(["a"], [])
+    board.nodes["a"].handling.set(8)
+    assert Obituary().write(record("a"), -signal.SIGKILL, board.nodes) == "a was killed by SIGKILL"
+
+
+def test_what_is_known_of_the_cause_is_said() -> None:
+    one = record("a")
+    one.cause = "a has not moved for 20 s (hung in process())"
+    said = Obituary().write(one, -signal.SIGKILL, Board(["a"], []).nodes)
+    assert said == "a has not moved for 20 s (hung in process())"
+
+
+@pytest.mark.parametrize("place", ["container", "machine"])
+def test_a_kill_for_want_of_memory_is_told_once(tmp_path: Path, place: str) -> None:
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("4:memory:/old\n0::/show.service\n")
+    group = tmp_path / "sys/fs/cgroup/show.service"
+    group.mkdir(parents=True)
+    events, machine = group / "memory.events", tmp_path / "proc/vmstat"
+    events.write_text("low 0\noom 3\noom_kill 3\n")
+    machine.write_text("nr_free_pages 5\noom_kill 70\n")
+    obituary = Obituary(tmp_path)
+    board = Board(["a"], [])
+    if place == "container":
+        events.write_text("low 0\noom 4\noom_kill 4\n")
+    else:
+        machine.write_text("nr_free_pages 5\noom_kill 71\n")
+    said = obituary.write(record("a"), -signal.SIGKILL, board.nodes)
+    assert said == "a was killed by SIGKILL: the machine or its container ran out of memory"
+    assert obituary.write(record("a"), -signal.SIGKILL, board.nodes) == "a was killed by SIGKILL"
+
+
+@pytest.mark.parametrize("queue", ["live", "file"])
+def test_pictures_that_kill_whatever_handles_them_are_not_tried_again(
+    tmp_path: Path, queue: str
+) -> None:
+    tape = tmp_path / "tape"
+    listener = Listener()
+    made = chain(tape, live=queue == "live", src_count=90, src_fps=60, work_poison_every=40)
+    report = run(made, listener)
+    assert (report.exit_status, report.errors) == (0, [])
+    deaths = [event for event in listener.events if "SIGSEGV" in event]
+    # Numbers 39 and 79: each killed one process, and no second one.
+    assert report.nodes["work"].restarts == len(deaths) == 2
+    assert deaths[0].startswith("work was killed by SIGSEGV at picture 39")
+    shown = [p.seq for p in pictures(tape)]
+    assert not {39, 79} & set(shown)
+    assert shown[-1] == 89
+    assert report.sinks["out"].dropped["crashed"] >= 2
