@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import aioice
+import aioice.ice
+import aioice.stun
 
 
 class BoundConnection(aioice.Connection):
@@ -14,17 +17,28 @@ class BoundConnection(aioice.Connection):
     Args:
         addresses: of this machine, to listen on and to be reached at.
         ice_controlling: whether this end chooses the way.
+
+    Attributes:
+        heard: `time.monotonic()` of the latest sign of life of the other end.
     """
 
     def __init__(self, addresses: Sequence[str], *, ice_controlling: bool = False) -> None:
         super().__init__(ice_controlling=ice_controlling)
         self._addresses = list(addresses)
+        self.heard = time.monotonic()
 
     async def get_component_candidates(
         self, component: int, addresses: list[str], timeout: int = 5
     ) -> list[aioice.Candidate]:
         """Host candidates on the given addresses; called by aioice."""
         return await super().get_component_candidates(component, self._addresses, timeout)
+
+    def check_incoming(
+        self, message: aioice.stun.Message, addr: tuple[str, int], protocol: aioice.ice.StunProtocol
+    ) -> None:
+        """Takes a check of the other end, which has proved who it is; called by aioice."""
+        self.heard = time.monotonic()
+        super().check_incoming(message, addr, protocol)
 
     @property
     def waiting(self) -> int:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 NEGOTIATION: Final = 15.0
 """seconds that a viewer has for ICE and DTLS"""
 
-_SILENCE: Final = 15.0  # seconds without any report from a viewer, after which it is gone
+_SILENCE: Final = 15.0  # seconds without any sign of life of a viewer, after which it is gone
 _REPORTS: Final = 1.0  # seconds between two reports of ours, which tie sound to pictures
 _HISTORY: Final = 1024  # packets that can be sent again
 _AGAIN: Final = 256  # packets that are sent again within a second, at most
@@ -108,7 +108,6 @@ class Peer:
         self._sent: deque[tuple[int, int, bytes]] = deque(maxlen=_HISTORY)
         self._again = 0.0
         self._again_at = time.monotonic()
-        self._heard = time.monotonic()
         self._backlog: Backlog[Payloads] = Backlog(behind=hub.ask_keyframe, skipped=hub.skipped)
         self._task: asyncio.Task[None] | None = None
         self._ending = False
@@ -177,7 +176,7 @@ class Peer:
             async with asyncio.timeout(NEGOTIATION):
                 await self._connect()
             self._log.debug("viewer %s watches by WebRTC", viewer.address)
-            self._heard = time.monotonic()
+            self._connection.heard = time.monotonic()
             self._hub.watch(viewer)
             while (pieces := await self._next()) is not None:
                 for piece in pieces:
@@ -219,7 +218,7 @@ class Peer:
                 pieces = []
             if self._dtls.state != "connected":
                 return None
-            if time.monotonic() - self._heard > _SILENCE:
+            if time.monotonic() - self._connection.heard > _SILENCE:
                 self._log.debug("viewer %s has fallen silent", self._viewer.address)
                 return None
             if pieces:
@@ -273,7 +272,7 @@ class Peer:
 
     async def reported(self, stream: _Stream, packet: AnyRtcpPacket) -> None:
         """Takes a report or a wish of the viewer."""
-        self._heard = time.monotonic()
+        self._connection.heard = time.monotonic()
         if isinstance(packet, RtcpPsfbPacket) and packet.fmt in (RTCP_PSFB_PLI, RTCP_PSFB_FIR):
             self._hub.ask_keyframe()
         elif isinstance(packet, RtcpRtpfbPacket) and packet.fmt == RTCP_RTPFB_NACK:
