@@ -70,6 +70,7 @@ class Connection:
         self.is_file = address.is_local and not Path(address.url).is_fifo()
         """whether it is read here and now"""
         self._returns = self._expected_back()
+        self._listens = bool(params.options.get("listen")) and address.kind == "network"
         self._feed: Feed | None = None
         self._status: Status | None = None
         self._before = Status.CONNECTING
@@ -86,6 +87,8 @@ class Connection:
     def open(self) -> Input | None:
         """Makes the first attempt; None if it failed for now and `again` is to go on.
 
+        Where a sender is waited for, that is left to `again`: it may take for ever.
+
         Raises:
             Fault: it failed, and trying again makes no sense or is not wanted.
             Stopped: the run is ending.
@@ -93,6 +96,9 @@ class Connection:
         if not self.is_file:
             self._say(self._before, f"connecting to {self._address.shown}")
         self._attempt, self._lost_at = 0, time.monotonic()
+        if self._listens:
+            self._say(self._before, f"waiting for a sender at {self._address.shown}")
+            return None
         try:
             return self._try()
         except Fault as fault:
@@ -112,9 +118,9 @@ class Connection:
             Stopped: the run is ending.
         """
         while True:
-            assert self._fault is not None, "it was not lost"
-            self._attempt += 1
-            self._wait(pause(self._attempt, self._fault.reason, random.random()))
+            if self._fault is not None:
+                self._attempt += 1
+                self._wait(pause(self._attempt, self._fault.reason, random.random()))
             try:
                 return self._try()
             except Fault as fault:
@@ -202,13 +208,13 @@ class Connection:
                 Reason.TIMEOUT,
                 retry=True,
             )
-        listens = bool(self._params.options.get("listen"))
         timeout = self._params.timeout
+        patient = self._listens or self._address.is_local
         feed = ThreadFeed(
             self._opener,
             self._context.stopping,
             timeout=timeout,
-            patience=None if listens or self._address.is_local else timeout + _PROBING,
+            patience=None if patient else timeout + _PROBING,
             waiting=self._waiting,
         )
         try:

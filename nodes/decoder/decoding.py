@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _NO_PICTURE_OF_ITS_OWN: Final = ("vp8", "vp9", "av1")
 """Codecs with packets that show nothing, so that packets cannot be counted as pictures."""
+_MANY: Final = 50
+"""Packets without a whole picture: more than any decoder keeps back."""
 
 
 class Decoding:
@@ -43,7 +45,8 @@ class Decoding:
         self._weave = Deinterlacer(self._time_base)
         self._read = self._decoded = self._failed = 0
         self._stale_ns = stale_ns
-        self._key_at: float | None = None
+        self._keyed = False
+        self._vain, self._vain_since = 0, 0.0
 
     def pictures(self, packet: Any, arrival: int) -> Iterator[Shot]:
         """Pictures that are ready once this packet was decoded; an empty packet flushes."""
@@ -51,21 +54,30 @@ class Decoding:
         if not flush:
             self._read += 1
             packet.opaque = arrival
-            if packet.is_keyframe and self._key_at is None:
-                self._key_at = time.monotonic()
+            self._keyed = self._keyed or packet.is_keyframe
+            if not self._vain:
+                self._vain_since = time.monotonic()
+            self._vain += 1
         for picture in self._decode(packet):
             self._decoded += 1
-            self._key_at = None
             if picture.is_corrupt:
                 self._context.drop(Drop.CORRUPT)
             else:
+                self._vain = 0
                 yield from (self._shot(one, arrival) for one in self._weave.passed(picture))
         if flush:
             yield from (self._shot(one, arrival) for one in self._weave.passed(None))
 
     def blind(self) -> float:
-        """Seconds since a picture came that stands for itself and yet none could be decoded."""
-        return 0.0 if self._key_at is None else time.monotonic() - self._key_at
+        """Seconds for which pictures have come that should be decodable, and none was.
+
+        Those are a picture that stands for itself and what follows it, and any after one that was
+        decoded. Before it, in mid-stream, there is nothing to decode until the next keyframe,
+        however late that comes.
+        """
+        if self._vain < _MANY or not (self._keyed or self._decoded):
+            return 0.0
+        return time.monotonic() - self._vain_since
 
     def finish(self) -> None:
         """Counts what the decoder swallowed, where something was found corrupt."""
@@ -102,6 +114,7 @@ class Decoding:
             base,
             duration,
             captured,
+            arrival,
             self._source.pixel_shape(),
             stale=captured <= self._stale_ns,
         )

@@ -50,7 +50,7 @@ class Smoothing:
 
         Args:
             time: presentation time in seconds.
-            arrival: when it came, in seconds of a steady clock.
+            arrival: when all had come that it needs, in seconds of a steady clock.
         """
         self._learn(time, arrival)
         offset = self._latest.add(arrival - time, arrival)
@@ -101,7 +101,7 @@ def smoothed(
         if isinstance(shot, Packet) or shot.stale:
             yield shot
             continue
-        due = smoothing.due(float(shot.time), shot.capture_ns * 1e-9)
+        due = smoothing.due(float(shot.time), shot.ready_ns * 1e-9)
         while (wait := due - time.monotonic()) > 0:
             alive()
             if stopping.wait(min(wait, _SLICE)):

@@ -112,6 +112,11 @@ class Player:
         except Stopped:
             return
 
+    @property
+    def _follows(self) -> bool:
+        """Whether the source sends at its own pace and is followed, not read as it is needed."""
+        return self._sent or (self._connection.returns and not self._params.loop)
+
     def _open_input(self) -> Input:
         return open_input(
             self._address, self._params, live=self._sent, audio=self._context.wants_audio
@@ -161,7 +166,7 @@ class Player:
         Raises:
             Fault: it broke off.
         """
-        waiting = self._connection.backlog() if self._sent else []
+        waiting = self._connection.backlog() if self._follows else []
         timeline = self._begun(source, waiting)
         segmented = source.container.format.name.split(",")[0] in _SEGMENTED
         self._smoothing.reset(self._bound(segmented), always=segmented)
@@ -203,7 +208,7 @@ class Player:
         if self._timeline is None:
             self._timeline = Timeline(
                 start=source.start,
-                live=self._sent,
+                live=self._follows,
                 broadcast=source.container.format.name.split(",")[0] in _BROADCAST,
                 mended=lambda: self._context.count(Count.MENDED),
             )
@@ -217,9 +222,9 @@ class Player:
         """Seconds that a picture may wait for smoothness."""
         if self._params.jitter != "auto":
             return self._params.jitter
-        if segmented and (self._sent or self._connection.returns):
-            return _SEGMENT
-        return jitter.AUTO if self._sent else 0.0
+        if not self._follows:
+            return 0.0
+        return _SEGMENT if segmented else jitter.AUTO
 
     def _smoothing_changed(self, on: bool) -> None:
         if on:

@@ -43,6 +43,8 @@ class Shot:
         time_base: seconds.
         duration: how long it is shown, in units of `time_base`; 0 if unknown.
         capture_ns: CLOCK_MONOTONIC when it was read.
+        ready_ns: CLOCK_MONOTONIC when the last packet was read that had to come before it could
+            be shown; later than `capture_ns` where pictures are not sent in order.
         pixel_shape: width of a pixel by its height.
         stale: whether it had come before it could be shown, while the source was being opened.
     """
@@ -52,6 +54,7 @@ class Shot:
     time_base: Fraction
     duration: int
     capture_ns: int
+    ready_ns: int = 0
     pixel_shape: Fraction = Fraction(1)
     stale: bool = False
 

@@ -175,6 +175,7 @@ class Watch:
         )
         self.headers: list[Header] = []
         self.means: list[float] = []
+        self.moments: list[float] = []
         self.packets: list[Packet] = []
         self.error: StreamerError | None = None
         self.decoder = solo(Decoder, context=self.context, url=url, **params)
@@ -187,6 +188,7 @@ class Watch:
                 if isinstance(item, Packet):
                     self.packets.append(item)
                     continue
+                self.moments.append(time.monotonic())
                 with item:
                     self.means.append(float(item.numpy()[: item.height].mean()))
                     self.headers.append(item.header)
