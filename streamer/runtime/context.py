@@ -9,9 +9,10 @@ from collections.abc import Callable
 from fractions import Fraction
 
 from streamer.drops import COUNTED, Drop
-from streamer.errors import NodeError
+from streamer.errors import DeviceError, FrameError, NodeError
 from streamer.formats import picture_bytes
 from streamer.frame import Frame
+from streamer.gpu.device import Device
 from streamer.graph.plan import NodePlan, Plan
 from streamer.header import Header, new_header
 from streamer.link.outlet import Outlet
@@ -79,6 +80,8 @@ class RuntimeContext:
             link.input for link in plan.inputs(node.name) if link.media == "video"
         )
         self.wants_audio = node.wants_audio
+        self.device: Device | None = None
+        """GPU that its frames lie on"""
         self.withheld = False
         """whether the node itself has counted the frame that it is processing as dropped"""
         self.generation = 0

@@ -137,19 +137,33 @@ class Loop:
         if header is not None and self.outlet is not None:
             self.outlet.pass_by(Mark.of(header))
 
+    def _on_device(self, result: Any) -> bool:
+        """Whether a node has returned an array in its GPU's memory."""
+        device, shape = self.context.device, getattr(result, "shape", None)
+        if device is None or isinstance(result, np.ndarray) or shape is None:
+            return False
+        try:
+            return device.pointer_of(result, tuple(shape)) is not None
+        except ValueError as error:
+            raise NodeError(f"returned {error}, which is no picture") from None
+
     def _copied(self, result: Any, like: Header | None) -> OutputFrame:
         """Copies a picture that lies in the node's own memory into a slot, and counts it."""
         if isinstance(result, Frame):
-            array, pixel_format, like = result.numpy(), result.format, like or result.header
+            array = result.cupy() if result.memory == "cuda" else result.numpy()
+            pixel_format, like = result.format, like or result.header
         else:
-            array = _as_array(result)
+            array = result if self._on_device(result) else _as_array(result)
             pixel_format = "gray" if array.ndim == 2 else "rgb24"
         assert like is not None  # only sources have none, and they yield frames
         height, width = array.shape[:2]
         if isinstance(result, Frame):
             width, height = result.width, result.height
         out = cast(OutputFrame, self.context.allocate(width, height, pixel_format, like=like))
-        np.copyto(out.numpy(), array)
+        try:
+            out.write(array)
+        except ValueError as error:
+            raise NodeError(f"returned {error}, which is no picture") from None
         self.board.copies.add()
         return out
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from streamer import registry
 from streamer.errors import NodeError, StreamerError
+from streamer.gpu.probe import Probe
 from streamer.graph.plan import LinkPlan, NodePlan, Plan
 from streamer.link.inlet import Inlet
 from streamer.link.outlet import Consumer, Outlet
@@ -22,6 +23,7 @@ from streamer.runtime.context import RuntimeContext
 from streamer.runtime.feed import Feed
 from streamer.runtime.loops import Loop
 from streamer.runtime.output import CancelledRun
+from streamer.runtime.placement import device_for
 
 if TYPE_CHECKING:
     from streamer.runtime.worker import Worker
@@ -165,6 +167,7 @@ class NodeThread:
                 )
                 for link in links
             ],
+            on_copy=worker.board.nodes[self.plan.name].copies.add,
         )
 
     def _turn(self, link: LinkPlan) -> None:
@@ -226,7 +229,12 @@ class NodeThread:
         worker = self._worker
         assert self.feed is not None
         self.context.patient(OPENING_LEAVE)
+        device = device_for(node, self.plan.gpu, self.context.log)
+        probe = Probe(device) if device is not None and self.video is not None else None
         node.open()
+        if device is not None and self.video is not None and probe is not None:
+            self.video.use_device(device, probe.answer())
+        self.context.device = device
         self.context.unwatched()
         for link in self.links_in:
             self.feed.add(link, self._inlet(link, node))
@@ -282,6 +290,8 @@ class NodeThread:
             window=window,
             board=self._worker.board.links[link.key],
             on_release=self.feed.ring,
+            device=self.context.device,
+            on_copy=self._worker.board.nodes[self.plan.name].copies.add,
         )
 
     def _loop(self, node: Node[Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -90,12 +90,24 @@ class Standings:
         if news and now is not None:
             self._watcher.standing(node, now)
 
-    def died(self, node: str, why: str) -> None:
-        """A node's process has died: what it was connected to is lost, until the next one's is."""
-        if (status := status_of(self._cells[node])) is not None:
-            if status is not Status.CONNECTING:
-                stand(self._cells[node], Status.RECONNECTING, time.monotonic_ns())
-            self._said[node] = (str(status_of(self._cells[node])), why)
+    def died(self, nodes: Iterable[str], why: str, *, again: bool) -> None:
+        """Nodes' process has died: what they were connected to is lost, for now or for good.
+
+        Args:
+            nodes: of the process.
+            why: in words.
+            again: whether it will be started again.
+        """
+        for node in nodes:
+            cells = self._cells[node]
+            if (status := status_of(cells)) is None:
+                continue
+            if not again:
+                status = Status.FAILED
+            elif status is not Status.CONNECTING:
+                status = Status.RECONNECTING
+            stand(cells, status, time.monotonic_ns())
+            self._said[node] = (status, why)
 
     def of(self, node: str) -> Standing | None:
         """How a node stands now; None if it never said."""

@@ -291,7 +291,6 @@ class Supervisor:
                 self._crashed.add(node)
             self._crew.tell_all("down", node=node, incarnation=worker.incarnation)
             self._changes.restarted(node)
-            self._standings.died(node, why)
         if self._aborted or worker.finished:
             # Finished: only what it had not handed on is lost, and a new start would begin anew.
             self._over(worker)
@@ -307,6 +306,7 @@ class Supervisor:
         if self._started and not self._draining:
             quick = not worker.spared
             restart = worker.breaker.next(policies, now=now, worked=worked, quick=quick)
+        self._standings.died(worker.plan.nodes, why, again=restart is not None)
         if restart is None:
             self._over(worker)
             if self._failed.isdisjoint(worker.plan.nodes):  # else one of them has said why

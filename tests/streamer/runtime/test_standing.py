@@ -88,3 +88,13 @@ def test_a_source_whose_process_died_is_reconnecting_until_it_is_back(tmp_path: 
     assert ("restarting", "reconnecting") in seen
     # Once as it said itself, in each life, and once from the death of the first to the second.
     assert (source.status, source.reconnects) == ("live", 3)
+
+
+def test_a_source_that_is_given_up_has_failed(tmp_path: Path) -> None:
+    made = chain(
+        tmp_path / "t", live=True, src_count=40, src_kill_at=30, src_standing=True, src_restarts=0
+    )
+    report = run(made)
+    assert report.exit_status == 1
+    assert report.nodes["src"].status == "failed"
+    assert report.nodes["src"].last_failure == "src was killed by SIGKILL"
