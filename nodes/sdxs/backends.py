@@ -74,7 +74,7 @@ def choose(
         if backend == "openvino":
             raise ValueError(
                 f"model {bundle.name!r} cannot run in OpenVINO: {problem}; make the graph anew "
-                "with python -m nodes.sdxs.training.export"
+                "with python -m nodes.sdxs.distill.export"
             )
         _log.warning("model %s runs on torch, more slowly: %s", bundle.name, problem)
     return Torch(bundle, device=device, dtype=dtype, threads=threads)

@@ -10,6 +10,8 @@
   lines do not have to pass through the latent.
 - Text is a fixed vocabulary: each style is a short sequence of learnt tokens.
 
+After the skip connection there may be residual blocks that draw what both have brought together.
+
 Importing this module imports torch and diffusers, which takes seconds.
 """
 
@@ -62,20 +64,33 @@ UNET_CONFIG: dict[str, Any] = {
 }
 
 
+def vae_config(finish: int) -> dict[str, Any]:
+    """The autoencoder's configuration.
+
+    Args:
+        finish: Residual blocks between the skip connection and the picture.
+    """
+    return {**VAE_CONFIG, "num_decoder_blocks": (VAE_CONFIG["num_decoder_blocks"][0], finish)}
+
+
 class Network(nn.Module):
     """Encoder, one U-Net step, decoder, the skip connection and the styles' tokens.
 
     Args:
         styles: How many styles the vocabulary has.
+        finish: Residual blocks between the skip connection and the picture.
     """
 
-    def __init__(self, styles: int) -> None:
+    def __init__(self, styles: int, *, finish: int = 0) -> None:
         super().__init__()
         # diffusers has no types.
         autoencoder: Any = AutoencoderTiny
         unet: Any = UNet2DConditionModel
-        self.vae: Any = autoencoder(**VAE_CONFIG)
+        self.vae: Any = autoencoder(**vae_config(finish))
         self.unet: Any = unet(**UNET_CONFIG)
+        layers = self.vae.decoder.layers
+        # After the upsampling and the convolution that follows it.
+        self.joint = next(n for n, one in enumerate(layers) if isinstance(one, nn.Upsample)) + 2
         width = VAE_CONFIG["encoder_block_out_channels"][0]
         self.skip = nn.Conv2d(width, width, 1, bias=False)
         self.tokens = nn.Parameter(torch.randn(styles, TOKENS, TOKEN_WIDTH))
@@ -93,21 +108,47 @@ class Network(nn.Module):
         Returns:
             Styled pictures, float N3HW of about 0..1, not clipped.
         """
+        shallow, latent = self.encode(pixels)
+        step = self.unet(torch.cat([latent, noise], 1), TIMESTEP, tokens, return_dict=False)[0]
+        return self.decode(squash(latent + strength * step), shallow)
+
+    def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """The first layer's features, and the latent that the rest makes of them.
+
+        Args:
+            pixels: As in `paint`.
+
+        Returns:
+            float N × width × H/2 × W/2, and float N × latent channels × H/4 × W/4.
+        """
         # AutoencoderTiny's own forward would map from and to -1..1, and hides the first layer.
         first, *rest = self.vae.encoder.layers
         shallow = first(functional.pixel_unshuffle(pixels, FOLD))
         latent = shallow
         for layer in rest:
             latent = layer(latent)
-        step = self.unet(torch.cat([latent, noise], 1), TIMESTEP, tokens, return_dict=False)[0]
-        latent = torch.tanh((latent + strength * step) / 3) * 3
-        *rest, last = self.vae.decoder.layers
+        return shallow, latent
+
+    def decode(self, latent: Tensor, shallow: Tensor) -> Tensor:
+        """A picture from a latent, with the details of the picture that `shallow` is of.
+
+        Args:
+            latent: float N × latent channels × H/4 × W/4, squashed.
+            shallow: The first layer's features, from `encode`.
+
+        Returns:
+            As `paint`.
+        """
+        *layers, last = self.vae.decoder.layers
+        joint = self.joint
         deep = latent
-        for layer in rest:
+        for layer in layers[:joint]:
             deep = layer(deep)
         # The rectifier lets the decoded latent decide which of the source's details come through.
-        folded = last(functional.relu(deep + self.skip(shallow)))
-        return functional.pixel_shuffle(folded, FOLD)
+        deep = functional.relu(deep + self.skip(shallow))
+        for layer in layers[joint:]:
+            deep = layer(deep)
+        return functional.pixel_shuffle(last(deep), FOLD)
 
     def forward(self, image: Tensor, tokens: Tensor, noise: Tensor, strength: Tensor) -> Tensor:
         """`paint` from bytes to bytes.
@@ -144,8 +185,12 @@ class Network(nn.Module):
             OSError: A file is missing.
             ValueError: The folder's configuration is not this network's.
         """
+        finish = 0
         for name, ours in (("vae", VAE_CONFIG), ("unet", UNET_CONFIG)):
             theirs = json.loads((folder / name / "config.json").read_text())
+            if name == "vae":
+                finish = int(theirs["num_decoder_blocks"][-1])
+                ours = vae_config(finish)
             for key, value in ours.items():
                 wanted = list(value) if isinstance(value, tuple) else value
                 if theirs.get(key) != wanted:
@@ -154,13 +199,18 @@ class Network(nn.Module):
                         f"this network has {wanted!r}"
                     )
         extra = load_file(folder / "style" / FILE)
-        network = cls(styles=len(extra["tokens"]))
+        network = cls(styles=len(extra["tokens"]), finish=finish)
         for name, part in (("vae", network.vae), ("unet", network.unet)):
             part.load_state_dict(load_file(folder / name / FILE))
         with torch.no_grad():
             network.tokens.copy_(extra["tokens"])
             network.skip.weight.copy_(extra["skip.weight"])
         return network.to(dtype).eval().requires_grad_(False)
+
+
+def squash(latent: Tensor) -> Tensor:
+    """Keeps a latent within ±3, as `AutoencoderTiny`'s decoder does."""
+    return torch.tanh(latent / 3) * 3
 
 
 def channels_last(network: Network) -> Network:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from nodes.sdxs.styles.drawing import ink, pencil
 from nodes.sdxs.styles.flat import comic
+from nodes.sdxs.styles.glowing import neon
 from nodes.sdxs.styles.painting import oil, watercolor
 
 Picture: TypeAlias = NDArray[np.uint8]
@@ -27,7 +28,18 @@ OPERATORS: dict[str, Operator] = {
     "comic": comic,
     "pencil": pencil,
     "watercolor": watercolor,
+    "neon": neon,
 }
 """Every style's operator: uint8 HWC RGB in, uint8 of the same shape out."""
 
-__all__ = ["OPERATORS", "Operator", "Picture", "comic", "ink", "oil", "pencil", "watercolor"]
+__all__ = [
+    "OPERATORS",
+    "Operator",
+    "Picture",
+    "comic",
+    "ink",
+    "neon",
+    "oil",
+    "pencil",
+    "watercolor",
+]

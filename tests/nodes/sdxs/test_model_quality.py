@@ -12,13 +12,14 @@ import pytest
 from numpy.typing import NDArray
 
 from nodes.sdxs import OneStep
+from nodes.sdxs.bundle import Bundle
+from nodes.sdxs.distill.measure import edges, likeness, restlessness, swimming
+from nodes.sdxs.distill.pictures import HELD_OUT, TRAINED_ON, held_out
 from nodes.sdxs.styles import OPERATORS
-from nodes.sdxs.training.measure import edges, likeness, restlessness, swimming
-from nodes.sdxs.training.pictures import HELD_OUT, TRAINED_ON, held_out
 
 Bytes = NDArray[np.uint8]
 
-STYLES = tuple(OPERATORS)
+STYLES = Bundle.open("bundled").styles
 LIKENESS = {"ink": 0.88, "oil": 0.83, "comic": 0.79, "pencil": 0.80, "watercolor": 0.84}
 EDGES = {"ink": 0.85, "oil": 0.80, "comic": 0.87, "pencil": 0.86, "watercolor": 0.84}
 
@@ -93,8 +94,8 @@ def test_a_moving_picture_does_not_swim(
 
 
 def test_the_floors_tell_a_broken_model_from_a_working_one(photographs: dict[str, Bytes]) -> None:
-    for style, operator in OPERATORS.items():
-        targets = {name: operator(source) for name, source in photographs.items()}
+    for style in STYLES:
+        targets = {name: OPERATORS[style](source) for name, source in photographs.items()}
         blurred = {name: cv2.GaussianBlur(target, (0, 0), 2) for name, target in targets.items()}
         assert np.mean([edges(blurred[name], targets[name]) for name in targets]) < EDGES[style]
         for wrong in (

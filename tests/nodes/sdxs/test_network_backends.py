@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from nodes.sdxs import OneStep
-from nodes.sdxs.training.pictures import held_out
+from nodes.sdxs.distill.pictures import held_out
 
 
 @pytest.fixture(scope="module")

@@ -165,7 +165,7 @@ def test_a_batch_equals_its_pictures(engine: OneStep, coffee: Bytes, astronaut: 
 
 @pytest.mark.parametrize(("width", "height"), [(384, 256), (264, 136), (72, 512)])
 def test_any_multiple_of_eight_works(engine: OneStep, width: int, height: int) -> None:
-    from nodes.sdxs.training.pictures import held_out
+    from nodes.sdxs.distill.pictures import held_out
 
     picture = np.ascontiguousarray(held_out("astronaut", size=512)[:height, :width])
     engine.warm_up(width, height)

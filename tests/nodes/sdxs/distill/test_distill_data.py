@@ -1,18 +1,17 @@
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from nodes.sdxs.distill import targets
+from nodes.sdxs.distill.data import Batches, prepare
+from nodes.sdxs.distill.pictures import dead_leaves, photograph_crop, photographs
+from nodes.sdxs.distill.pixels import edges, loss, structure
+from nodes.sdxs.distill.small.networks import initialise
 from nodes.sdxs.network import NOISE_CHANNELS, Network
-from nodes.sdxs.training import targets
-from nodes.sdxs.training.__main__ import STYLES, initialise, rate, train
-from nodes.sdxs.training.data import Batches, prepare
-from nodes.sdxs.training.losses import edges, loss, structure
-from nodes.sdxs.training.pictures import dead_leaves, photograph_crop, photographs
 
 
 def test_dead_leaves_have_the_spectrum_of_photographs() -> None:
@@ -82,17 +81,9 @@ def test_strength_leads_from_the_source_beyond_the_style() -> None:
     assert (drawn == 1).float().mean() == pytest.approx(0.8, abs=0.03)
 
 
-def test_the_rate_warms_up_and_falls() -> None:
-    rates = [rate(step, steps=1000, peak=1e-3) for step in range(1000)]
-    assert rates[0] == pytest.approx(5e-6)
-    assert max(rates) == pytest.approx(1e-3)
-    assert rates[200:] == sorted(rates[200:], reverse=True)
-    assert rates[-1] == pytest.approx(2e-5, rel=0.05)
-
-
 def test_an_untrained_network_is_no_constant_and_leaves_the_latent_alone() -> None:
     torch.manual_seed(0)
-    network = Network(len(STYLES))
+    network = Network(3)
     initialise(network)
     pixels = torch.rand(1, 3, 32, 32)
     noise = torch.randn(1, NOISE_CHANNELS, 8, 8)
@@ -101,30 +92,6 @@ def test_an_untrained_network_is_no_constant_and_leaves_the_latent_alone() -> No
         full = network.paint(pixels, network.tokens[:1], noise, torch.ones(1, 1, 1, 1))
     assert torch.equal(plain, full)
     assert plain.std() > 0.05
-
-
-def run(folder: Path, steps: int) -> dict[str, torch.Tensor]:
-    train(
-        argparse.Namespace(
-            scratch=folder, steps=steps, batch=2, crop=32, size=64, pictures=4, rate=1e-3,
-            threads=1, keep=4, full_precision=True,
-        )
-    )  # fmt: skip
-    kept: dict[str, dict[str, torch.Tensor]] = torch.load(
-        folder / "checkpoint.pt", weights_only=True
-    )
-    return kept["network"]
-
-
-def test_training_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The schedule depends on the number of steps, which differs between the halves here.
-    monkeypatch.setattr("nodes.sdxs.training.__main__.rate", lambda step, **_: 5e-4)
-    whole = run(tmp_path / "whole", 8)
-    run(tmp_path / "halves", 4)
-    halves = run(tmp_path / "halves", 8)
-    assert all(torch.allclose(whole[key], halves[key], atol=1e-5) for key in whole)
-    few = run(tmp_path / "few", 4)
-    assert not all(torch.allclose(whole[key], few[key], atol=1e-5) for key in whole)
 
 
 def test_the_set_is_the_same_for_any_number_of_workers(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from nodes.sdxs.distill.pictures import dead_leaves, photograph_crop, photographs
 from nodes.sdxs.styles import OPERATORS
-from nodes.sdxs.training.pictures import dead_leaves, photograph_crop, photographs
 
 BLOCK = 100
 """Pictures made from one random seed, so that the set does not depend on the number of workers."""

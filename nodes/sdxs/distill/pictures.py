@@ -37,6 +37,9 @@ TRAINED_ON = (
 TRAINED_ON_SKLEARN = ("china.jpg", "flower.jpg")
 """Photographs of scikit-learn that are trained on; licences in the model card."""
 
+SHOWN = ("china.jpg", "rocket")
+"""Photographs of the sample grids; they are trained on, and say nothing of quality."""
+
 # Photographs of scenes, drawn more often than close-ups of one texture.
 SCENES = ("china.jpg", "flower.jpg", "rocket", "camera", "coins")
 
@@ -57,12 +60,16 @@ def held_out(name: str, *, size: int) -> Picture:
 
     if name not in HELD_OUT:
         raise ValueError(f"{name!r} is not held out; held out are {', '.join(HELD_OUT)}")
-    picture = _rgb(np.asarray(getattr(skimage.data, name)()))
+    return square(_rgb(np.asarray(getattr(skimage.data, name)())), size=size)
+
+
+def square(picture: Picture, *, size: int) -> Picture:
+    """The centre square of a picture, scaled to `size` × `size`."""
     height, width = picture.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    square = picture[top : top + side, left : left + side]
-    return np.asarray(cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA), np.uint8)
+    centre = picture[top : top + side, left : left + side]
+    return np.asarray(cv2.resize(centre, (size, size), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def photograph_crop(rng: np.random.Generator, photos: dict[str, Picture], *, size: int) -> Picture:

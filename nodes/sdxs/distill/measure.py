@@ -1,6 +1,6 @@
 """How good a model is, on photographs that it was never trained on.
 
-`python -m nodes.sdxs.training.measure [FOLDER] [--sheet FILE.png]` prints a table, and draws
+`python -m nodes.sdxs.distill.measure [FOLDER] [--sheet FILE.png]` prints a table, and draws
 source, model and operator one below the other.
 """
 
@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from nodes.sdxs.distill.pictures import HELD_OUT, held_out
 from nodes.sdxs.engine import OneStep
 from nodes.sdxs.styles import OPERATORS
-from nodes.sdxs.training.pictures import HELD_OUT, held_out
 
 Bytes = NDArray[np.uint8]
 
@@ -98,7 +98,7 @@ def sheet(engine: OneStep, size: int = 256) -> Bytes:
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(prog="python -m nodes.sdxs.training.measure")
+    parser = argparse.ArgumentParser(prog="python -m nodes.sdxs.distill.measure")
     parser.add_argument("model", nargs="?", default="bundled")
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--dtype", default="auto")

@@ -1,7 +1,6 @@
-"""From a training checkpoint to the model's folder, and from its weights to OpenVINO's graph.
+"""From a network to the model's folder, and from the weights in it to OpenVINO's graph.
 
-`python -m nodes.sdxs.training.export FOLDER [--checkpoint FILE]`; without a checkpoint only the
-graph is made anew, from the weights in the folder.
+`python -m nodes.sdxs.distill.export FOLDER` makes the graph anew.
 """
 
 from __future__ import annotations
@@ -9,13 +8,13 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from nodes.sdxs.bundle import FORMAT, GRAPH, MADE_FROM, WEIGHTS, digest
 from nodes.sdxs.network import NOISE_CHANNELS, TOKEN_WIDTH, TOKENS, Network
-from nodes.sdxs.styles import OPERATORS
 
 NATIVE_SIZE = (256, 256)
 MULTIPLE = 8
@@ -25,18 +24,21 @@ SHRINK = 4
 TRACED_SIDE = 264
 
 
-def export(checkpoint: Path, folder: Path) -> None:
-    """Writes a checkpoint's averaged weights, the configuration and the graph into `folder`."""
-    kept = torch.load(checkpoint, weights_only=True)
-    network = Network(len(OPERATORS))
-    network.load_state_dict(kept["average"])
+def export(network: Network, folder: Path, *, styles: Sequence[str]) -> None:
+    """Writes a network's weights, its configuration and its graph into `folder`.
+
+    Args:
+        network: Its token table has one row for each style.
+        folder: Made if it is not there; the node and `OneStep.load` take it as a model.
+        styles: The vocabulary.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     network.save(folder)
     for part in ("vae", "unet"):
         _tidy(folder / part / "config.json")
     config = {
         "format": FORMAT,
-        "styles": list(OPERATORS),
+        "styles": list(styles),
         "native_size": list(NATIVE_SIZE),
         "multiple": MULTIPLE,
         "noise_channels": NOISE_CHANNELS,
@@ -88,15 +90,10 @@ def _tidy(path: Path) -> None:
 
 
 def main() -> None:
-    """Reads the arguments and exports."""
-    parser = argparse.ArgumentParser(prog="python -m nodes.sdxs.training.export")
+    """Reads the arguments and makes the graph."""
+    parser = argparse.ArgumentParser(prog="python -m nodes.sdxs.distill.export")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--checkpoint", type=Path)
-    arguments = parser.parse_args()
-    if arguments.checkpoint:
-        export(arguments.checkpoint, arguments.folder)
-    else:
-        make_graph(arguments.folder)
+    make_graph(parser.parse_args().folder)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,263 @@
+"""The loop that every stage runs in: resumable, logged, averaged, accumulated, in mixed precision.
+
+A stage says what a loss is; everything that is the same for all of them is here.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from nodes.sdxs.distill.settings import Stage
+
+FILE = "checkpoint.safetensors"
+CURVE = "curve.csv"
+
+
+def rate(step: int, *, steps: int, peak: float, warm_up: int) -> float:
+    """The learning rate: linear warm-up, then a half cosine down to 2 % of the peak."""
+    if step < warm_up:
+        return peak * (step + 1) / warm_up
+    part = min((step - warm_up) / max(steps - warm_up, 1), 1.0)
+    return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * part)))
+
+
+class Average:
+    """An exponential moving average of a network's weights: steadier than the last step's."""
+
+    def __init__(self, network: nn.Module, *, decay: float) -> None:
+        self.decay = decay
+        self.weights = {key: value.detach().clone() for key, value in network.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, step: int) -> None:
+        """Moves towards the network's weights, faster at the beginning."""
+        decay = min(self.decay, (step + 1) / (step + 10))
+        for key, value in network.state_dict().items():
+            if value.is_floating_point():
+                self.weights[key].lerp_(value, 1 - decay)
+            else:
+                self.weights[key].copy_(value)
+
+
+class Loop:
+    """One stage's training.
+
+        loop = Loop(folder, settings, networks={"student": student}, averaged=("student",))
+        for step in loop:
+            for _ in loop.parts():
+                with loop.precision():
+                    error = ...
+                loop.backward(error)
+            loop.update("student", loss=error)
+
+    Args:
+        folder: The stage's own; made if it is not there.
+        settings: Of the stage.
+        networks: Everything that is saved, by name.
+        averaged: Which of them are averaged.
+        trained: The parameters that each optimiser changes, by its name; those of the networks
+            that ask for gradients where left out.
+        device: Where the networks are.
+        report: Called with (step, steps, values) after each logged step.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Stage,
+        *,
+        networks: Mapping[str, nn.Module],
+        averaged: Iterable[str] = (),
+        trained: Mapping[str, Iterable[nn.Parameter]] | None = None,
+        device: torch.device | None = None,
+        report: Callable[[int, int, dict[str, float]], None] | None = None,
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.settings = settings
+        self.networks = dict(networks)
+        self.device = device or torch.device("cpu")
+        self._report = report
+        chosen = trained or {name: one.parameters() for name, one in networks.items()}
+        self.optimisers = {
+            name: torch.optim.AdamW(
+                [one for one in parameters if one.requires_grad],
+                lr=settings.rate,
+                betas=settings.betas,
+                weight_decay=settings.weight_decay,
+            )
+            for name, parameters in chosen.items()
+        }
+        self.averages = {
+            name: Average(self.networks[name], decay=settings.average) for name in averaged
+        }
+        self.step = 0
+        self._sums: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
+        self._resume()
+
+    def __iter__(self) -> Iterator[int]:
+        started, first = time.monotonic(), self.step
+        while self.step < self.settings.steps:
+            yield self.step
+            self.step += 1
+            for name, average in self.averages.items():
+                average.update(self.networks[name], self.step - 1)
+            steps = self.settings.steps
+            if self.step % self.settings.log_every == 0 or self.step == steps:
+                pace = (time.monotonic() - started) / (self.step - first)
+                self._log(pace)
+            if self.step % self.settings.keep_every == 0 or self.step == steps:
+                self.save()
+
+    def parts(self) -> Iterator[int]:
+        """The batches whose gradients add up to one step."""
+        yield from range(self.settings.accumulate)
+
+    def precision(self) -> AbstractContextManager[Any]:
+        """Mixed precision, if the stage asks for it."""
+        kind = self.settings.precision
+        return torch.autocast(
+            self.device.type,
+            getattr(torch, kind if kind != "float32" else "bfloat16"),
+            enabled=kind != "float32",
+        )
+
+    def backward(self, error: Tensor) -> None:
+        """Adds a part's gradients."""
+        (error / self.settings.accumulate).backward()  # type: ignore[no-untyped-call]
+
+    def update(self, name: str, **values: Tensor | float) -> None:
+        """Takes a step with one optimiser, clears its gradients, and notes `values` for the log.
+
+        Raises:
+            FloatingPointError: The gradients are not finite; nothing was changed.
+        """
+        optimiser = self.optimisers[name]
+        settings = self.settings
+        pace = rate(self.step, steps=settings.steps, peak=settings.rate, warm_up=settings.warm_up)
+        factor = settings.rates.get(name, 1.0)
+        parameters = [one for group in optimiser.param_groups for one in group["params"]]
+        size = nn.utils.clip_grad_norm_(parameters, settings.clip)
+        if not torch.isfinite(size):
+            raise FloatingPointError(
+                f"{self.folder.name}: the gradients of {name} are not finite at step {self.step}; "
+                "lower the stage's rate, or set precision: float32"
+            )
+        for group in optimiser.param_groups:
+            group["lr"] = pace * factor
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        self.note(**values)
+
+    def note(self, **values: Tensor | float) -> None:
+        """Values for the next line of the log, which shows their means."""
+        for key, value in values.items():
+            self._sums[key] = self._sums.get(key, 0.0) + float(value)
+            self._counts[key] = self._counts.get(key, 0) + 1
+
+    def averaged(self, name: str) -> dict[str, Tensor]:
+        """The averaged weights of a network."""
+        return self.averages[name].weights
+
+    def save(self) -> None:
+        """Writes everything that is needed to go on, in one file, whole or not at all."""
+        tensors: dict[str, Tensor] = {}
+        for name, network in self.networks.items():
+            tensors |= {f"network.{name}.{key}": one for key, one in network.state_dict().items()}
+        for name, average in self.averages.items():
+            tensors |= {f"average.{name}.{key}": one for key, one in average.weights.items()}
+        for name, optimiser in self.optimisers.items():
+            for index, state in optimiser.state_dict()["state"].items():
+                for key, value in state.items():
+                    tensors[f"optimiser.{name}.{index}.{key}"] = torch.as_tensor(value)
+        path = self.folder / FILE
+        partial = path.with_suffix(".partial")
+        save_file(
+            {key: one.detach().contiguous().clone() for key, one in tensors.items()},
+            partial,
+            metadata={"step": str(self.step), "steps": str(self.settings.steps)},
+        )
+        partial.replace(path)
+
+    def _resume(self) -> None:
+        path = self.folder / FILE
+        if not path.exists():
+            return
+        tensors, self.step = read(path)
+        for name, network in self.networks.items():
+            network.load_state_dict(part_of(tensors, f"network.{name}."))
+        for name, average in self.averages.items():
+            average.weights = part_of(tensors, f"average.{name}.")
+        for name, optimiser in self.optimisers.items():
+            state: dict[int, dict[str, Tensor]] = {}
+            for key, tensor in part_of(tensors, f"optimiser.{name}.").items():
+                index, what = key.split(".", 1)
+                state.setdefault(int(index), {})[what] = tensor
+            optimiser.load_state_dict(
+                {"state": state, "param_groups": optimiser.state_dict()["param_groups"]}
+            )
+
+    def _log(self, pace: float) -> None:
+        values = {key: total / self._counts[key] for key, total in self._sums.items()}
+        self._sums.clear()
+        self._counts.clear()
+        path = self.folder / CURVE
+        new = not path.exists()
+        with path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow(["step", "seconds", *values])
+            numbers = (f"{value:.6g}" for value in values.values())
+            writer.writerow([self.step, f"{pace:.4f}", *numbers])
+        if self._report is not None:
+            self._report(self.step, self.settings.steps, {"seconds a step": pace, **values})
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], int]:
+    """A checkpoint's tensors, and the step that it was written after.
+
+    Raises:
+        FileNotFoundError: It is not there: the stage has not run.
+    """
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} is missing: run the stage {path.parent.name!r} before those that build on it"
+        )
+    # safetensors has no types.
+    opened: Any = safe_open(path, framework="pt")
+    with opened as file:
+        names = file.keys()
+        return {name: file.get_tensor(name) for name in names}, int(file.metadata()["step"])
+
+
+def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, without it."""
+    return {key.removeprefix(prefix): one for key, one in tensors.items() if key.startswith(prefix)}
+
+
+def result(folder: Path, name: str) -> dict[str, Tensor]:
+    """What a finished stage hands on: a network's averaged weights, or its last ones."""
+    tensors, _ = read(folder / FILE)
+    return part_of(tensors, f"average.{name}.") or part_of(tensors, f"network.{name}.")
+
+
+def finished(folder: Path, steps: int) -> bool:
+    """Whether a stage has run to its last step."""
+    path = folder / FILE
+    if not path.exists():
+        return False
+    opened: Any = safe_open(path, framework="pt")
+    with opened as file:
+        return int(file.metadata()["step"]) >= steps

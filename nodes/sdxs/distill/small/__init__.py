@@ -1,0 +1,1 @@
+"""The whole recipe in small, from nothing: it makes the bundled model."""

@@ -1,0 +1,231 @@
+"""The stages that make a teacher and its small U-Net: autoencoder, draft, teacher, unet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nodes.sdxs.distill import losses
+from nodes.sdxs.distill.critic import Critic
+from nodes.sdxs.distill.pixels import loss as pixel_loss
+from nodes.sdxs.distill.removal import Listening, outlets
+from nodes.sdxs.distill.small.networks import (
+    Conditioned,
+    encoded,
+    initialise,
+    student_from,
+    teacher_from,
+)
+from nodes.sdxs.distill.small.run import Batch, Run
+from nodes.sdxs.network import Network, channels_last
+
+
+def draft(run: Run) -> None:
+    """One-step regression of the operators' pictures.
+
+    Not of the paper: it stands for the pretrained networks that the paper starts from.
+    """
+    settings = run.settings.draft
+    if settings.start is not None:
+        network = run.begun(settings.start)
+    else:
+        network = Network(len(run.settings.styles), finish=run.settings.finish)
+        initialise(network)
+    network = channels_last(network)
+    loop = run.loop("draft", networks={"student": network}, averaged=("student",))
+    batch = run.batches("draft")
+    for step in loop:
+        for part in loop.parts():
+            drawn = batch(step, part)
+            with loop.precision():
+                painted = network.paint(
+                    drawn.seen, network.tokens[drawn.style], drawn.paper, drawn.strength
+                )
+            error = pixel_loss(painted.float(), drawn.wanted)
+            loop.backward(error)
+            loop.note(l1=(painted.detach().float() - drawn.wanted).abs().mean())
+        loop.update("student", loss=error.detach())
+    run.grid("draft", draw(run.student("draft")), step=loop.step)
+
+
+def autoencoder(run: Run) -> None:
+    """An autoencoder for the styled pictures, too: (5), and the pixels.
+
+    The decoder gets the latent of a styled picture and the skip connection of its source, as it
+    will when the teacher has made that latent.
+    """
+    settings = run.settings.autoencoder
+    network = run.student("draft")
+    network.unet.requires_grad_(False)
+    network.tokens.requires_grad_(False)
+    critic = Critic(3)
+    loop = run.loop(
+        "autoencoder",
+        networks={"student": network, "critic": critic},
+        averaged=("student",),
+    )
+    batch = run.batches("autoencoder")
+    for step in loop:
+        adversarial = step >= settings.adversarial_from * settings.steps
+        for part in loop.parts():
+            drawn = batch(step, part)
+            with loop.precision():
+                shallow = network.encode(drawn.source)[0]
+                latent = encoded(network, drawn.target)
+                made = network.decode(latent, shallow).float()
+            error = losses.reconstruction(made, drawn.target)
+            error = error + settings.pixels * pixel_loss(made, drawn.target)
+            if adversarial:
+                with loop.precision():
+                    judged = critic(made)
+                error = error + settings.adversarial * losses.fooling(judged.float())
+            loop.backward(error)
+            loop.note(l1=(made.detach() - drawn.target).abs().mean())
+        loop.update("student", loss=error.detach())
+        if adversarial:
+            critic.zero_grad(set_to_none=True)
+            with loop.precision():
+                real, fake = critic(drawn.target), critic(made.detach())
+            doubt = losses.judging(real.float(), fake.float())
+            loop.backward(doubt * settings.accumulate)
+            loop.update("critic", critic=doubt.detach())
+    run.grid("autoencoder", _rebuild(run), step=loop.step)
+
+
+def spread(run: Run, network: Network, *, count: int = 24) -> Tensor:
+    """Mean and deviation of each channel of the styled pictures' latents: float 2 × channels."""
+    batch = run.batches("teacher")
+    with torch.no_grad():
+        found = torch.cat([encoded(network, batch(index, 0).target) for index in range(count)])
+    flat = found.transpose(0, 1).flatten(1)
+    return torch.stack([flat.mean(1), flat.std(1).clamp(min=1e-3)])
+
+
+def teacher(run: Run) -> None:
+    """Many steps: denoising (1) of the styled pictures' latents, given the source and a style."""
+    settings = run.settings.teacher
+    kept = run.student("autoencoder").eval().requires_grad_(False)
+    network = teacher_from(
+        run.student("draft"),
+        channels=settings.channels,
+        layers=settings.layers,
+        spread=spread(run, kept),
+    )
+    loop = run.loop("teacher", networks={"teacher": network}, averaged=("teacher",))
+    batch = run.batches("teacher")
+    for step in loop:
+        for part in loop.parts():
+            drawn = batch(step, part)
+            inputs = _noised(kept, network, drawn)
+            with loop.precision():
+                predicted = network.velocity(
+                    inputs["noisy"],
+                    inputs["t"],
+                    source=inputs["source"],
+                    paper=drawn.paper,
+                    tokens=network.tokens[drawn.style],
+                )
+            error = losses.denoising(predicted.float(), inputs["velocity"])
+            loop.backward(error)
+        loop.update("teacher", loss=error.detach())
+    run.grid("teacher", painter(kept, run.teacher(), steps=16), step=loop.step)
+
+
+def unet(run: Run) -> None:
+    """Block removal, then L_KD against the teacher."""
+    settings = run.settings.unet
+    kept = run.student("autoencoder").eval().requires_grad_(False)
+    large = run.teacher()
+    small = student_from(large)
+    loop = run.loop("unet", networks={"unet": small}, averaged=("unet",))
+    batch = run.batches("unet")
+    for step in loop:
+        for part in loop.parts():
+            drawn = batch(step, part)
+            inputs = _noised(kept, large, drawn)
+            given: dict[str, Any] = {"source": inputs["source"], "paper": drawn.paper}
+            with loop.precision():
+                with torch.no_grad(), Listening(outlets(large.unet)) as theirs:
+                    taught = large.velocity(
+                        inputs["noisy"], inputs["t"], **given, tokens=large.tokens[drawn.style]
+                    )
+                with Listening(outlets(small.unet)) as ours:
+                    predicted = small.velocity(
+                        inputs["noisy"], inputs["t"], **given, tokens=small.tokens[drawn.style]
+                    )
+            features = (
+                [one.float() for one in ours.heard],
+                [one.float() for one in theirs.heard],
+            )
+            error = losses.knowledge_distillation(
+                predicted.float(),
+                taught.float(),
+                features=features,
+                feature_weight=settings.features,
+            )
+            loop.backward(error)
+            loop.note(output=losses.output_distillation(predicted.detach().float(), taught.float()))
+        loop.update("unet", loss=error.detach())
+    run.grid("unet", painter(kept, run.small_unet(), steps=16), step=loop.step)
+
+
+def painter(kept: Network, network: Conditioned, *, steps: int) -> Any:
+    """A function that paints with a network of many steps, for `Run.grid` and the evaluation."""
+
+    @torch.no_grad()
+    def paint(source: Tensor, style: Tensor, paper: Tensor) -> Tensor:
+        shallow, latent = kept.encode(source)
+        noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(0))
+        made = network.sample(
+            noise, source=latent, paper=paper, tokens=network.tokens[style], steps=steps
+        )
+        return kept.decode(made, shallow)
+
+    return paint
+
+
+def draw(network: Network) -> Any:
+    """A function that paints with a one-step network, for `Run.grid`."""
+
+    def paint(source: Tensor, style: Tensor, paper: Tensor) -> Tensor:
+        strength = torch.ones(len(source), 1, 1, 1)
+        return network.paint(source, network.tokens[style], paper, strength)
+
+    return paint
+
+
+def _rebuild(run: Run) -> Any:
+    """Operators' pictures through the autoencoder."""
+    from nodes.sdxs.styles import OPERATORS
+
+    network = run.student("autoencoder")
+
+    def paint(source: Tensor, style: Tensor, paper: Tensor) -> Tensor:
+        names = run.settings.styles
+        drawn = []
+        for picture, index in zip(source, style.tolist(), strict=True):
+            array = (picture.permute(1, 2, 0).numpy() * 255).round().astype("uint8")
+            drawn.append(torch.from_numpy(OPERATORS[names[index]](array)).permute(2, 0, 1) / 255)
+        return network.decode(encoded(network, torch.stack(drawn)), network.encode(source)[0])
+
+    return paint
+
+
+def _noised(kept: Network, network: Conditioned, drawn: Batch) -> dict[str, Tensor]:
+    """The latents of a batch and what a network of many steps is shown of them."""
+    with torch.no_grad():
+        latents = kept.encode(torch.cat([drawn.seen, drawn.target]))[1]
+        source, target = latents.chunk(2)
+        clean = network.normalised(torch.tanh(target / 3) * 3)
+    t = torch.randint(0, 1000, (len(clean),), generator=drawn.generator)
+    # One in four at the noisiest, where the student will be.
+    t = torch.where(torch.rand(len(clean), generator=drawn.generator) < 0.25, 999, t)
+    noise = torch.randn(clean.shape, generator=drawn.generator)
+    return {
+        "source": source,
+        "t": t,
+        "noisy": network.diffusion.noised(clean, noise, t),
+        "velocity": network.diffusion.velocity(clean, noise, t),
+    }

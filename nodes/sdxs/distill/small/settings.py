@@ -1,0 +1,134 @@
+"""The YAML of a training in small."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from nodes.sdxs.distill.settings import Positive, Section, Share, Stage, Weight
+
+
+class Data(Section):
+    """The pictures: how many, how large, and what share are views of photographs."""
+
+    pictures: Positive
+    size: Positive = 192
+    photo_share: Share = 0.45
+    shares: dict[str, float] = Field(default_factory=dict)
+
+
+class Paired(Stage):
+    """A stage that draws crops of pairs: `crop` pixels, a multiple of 32."""
+
+    crop: Annotated[int, Field(ge=32, multiple_of=32)] = 128
+
+
+class Draft(Paired):
+    """The one-step regression.
+
+    Attributes:
+        start: A finished model whose weights it begins with, instead of from nothing.
+    """
+
+    start: str | None = None
+
+
+class Autoencoder(Paired):
+    """λ_GAN of (5), and how much the pixels themselves count, which the paper leaves out."""
+
+    adversarial: Weight = 0.02
+    adversarial_from: Share = 0.5
+    pixels: Weight = 1.0
+
+
+class Teacher(Paired):
+    """Layout of the teacher: four stages, two layers each, and a middle."""
+
+    channels: tuple[int, ...] = (32, 64, 96, 96)
+    layers: Positive = 2
+
+
+class Unet(Paired):
+    """λ_F of L_KD."""
+
+    features: Weight = 0.1
+
+
+class WarmUp(Paired):
+    """The feature-matching warm-up.
+
+    Attributes:
+        start: Whose weights it begins with: the `unet` stage's or the `draft`'s.
+        matching: The weight of L_FM (10).
+        matched: Pictures of each batch that the teacher samples for.
+        teacher_steps: Of the straightened teacher.
+        paired: The weight of the pixel loss against the operators' pictures, which only a
+            training in small has; 0 leaves it out.
+    """
+
+    start: Literal["unet", "draft"] = "unet"
+    matching: Weight = 1.0
+    matched: Positive = 4
+    teacher_steps: Positive = 4
+    paired: Weight = 1.0
+
+
+class Score(Paired):
+    """Segmented score distillation.
+
+    Attributes:
+        alpha: α at the beginning and at the end.
+        matching: λ_FM at the beginning and at the end.
+        distillation: The weight of the score's gradient (12).
+        weight: w(t).
+        online_steps: Updates of the online network for each of the student's.
+        matched: As in the warm-up.
+        teacher_steps: As in the warm-up.
+        paired: As in the warm-up.
+        start: `warmup`, or `unet` or `draft` to do without it.
+    """
+
+    alpha: tuple[float, float] = (0.95, 0.3)
+    matching: tuple[float, float] = (1.0, 0.25)
+    distillation: Weight = 1.0
+    weight: Literal["uniform", "levelled"] = "levelled"
+    online_steps: Positive = 1
+    matched: Positive = 4
+    teacher_steps: Positive = 4
+    paired: Weight = 1.0
+    start: Literal["warmup", "unet", "draft"] = "warmup"
+
+
+class Polish(Paired):
+    """The adversarial finish, through a LoRA of very low rank."""
+
+    rank: Positive = 1
+    adversarial: Weight = 0.02
+    paired: Weight = 1.0
+
+
+class Small(Section):
+    """A whole training in small.
+
+    Attributes:
+        family: `small`.
+        seed: Of everything that is drawn.
+        threads: Of torch, and processes that make pictures.
+        styles: Operators to learn, in the order of the vocabulary.
+        finish: Residual blocks after the skip connection.
+    """
+
+    family: Literal["small"]
+    seed: int = 7
+    threads: Positive = 2
+    styles: tuple[str, ...]
+    finish: int = 1
+    data: Data
+    autoencoder: Autoencoder
+    draft: Draft
+    teacher: Teacher
+    unet: Unet
+    warmup: WarmUp
+    score: Score
+    polish: Polish
