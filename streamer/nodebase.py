@@ -90,6 +90,9 @@ class Context(Protocol):
         wait: without a free slot the pixels go to scratch memory and the frame counts as dropped
         (`no_slot`). A frame that is neither returned nor yielded must be released.
 
+        The frame is in the GPU's memory where the graph gives the node a GPU and its class says
+        that `memory` has `cuda`; then it is filled through `cupy()`, `torch()` or `write()`.
+
         Args:
             width: pixels.
             height: pixels.
@@ -103,6 +106,8 @@ class Context(Protocol):
             TypeError: neither `like` nor both of `pts` and `time_base` were given.
             NodeError: there is no such picture: an unknown format, a side out of range or odd.
             SlabError: the memory cannot be had, or the node itself keeps all slots.
+            FrameError: a GPU's memory is short for now; the frame that is being processed counts
+                as dropped (`no_slot`), and the node goes on.
         """
         ...
 
@@ -173,6 +178,8 @@ class Node(Generic[P]):
     Params: type[Params] = Params
     accepts: ClassVar[tuple[str, ...]] = ("rgb24",)
     """pixel formats taken on every input, best first"""
+    memory: ClassVar[tuple[str, ...]] = ("host",)
+    """where frames may lie that it takes and makes, best first: `host`, `cuda` (with `gpu: N`)"""
 
     params: P
     context: Context

@@ -163,12 +163,14 @@ def _copies(width: int, height: int) -> float:
     process = _receiver(_receive_one, endpoint, theirs)
     slot = outlet.allocate(width * height * 3)
     assert slot is not None
-    slot.pixels[0] = 1
+    pixels = slot.pixels
+    assert isinstance(pixels, memoryview)
+    pixels[0] = 1
     outlet.publish(slot, _header(0, width, height))
     while not pipe.poll(0.01):
         outlet.service()
     before = pipe.recv()
-    slot.pixels[0] = 2
+    pixels[0] = 2
     pipe.send(None)
     after = pipe.recv()
     process.join()
@@ -220,6 +222,7 @@ def _link(
         slot = outlet.allocate(size)
         assert slot is not None
         if touch:
+            assert isinstance(slot.pixels, memoryview)
             np.frombuffer(slot.pixels, dtype=np.uint8)[:] = number % 256
         outlet.publish(slot, _header(number, width, height))
 

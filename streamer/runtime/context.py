@@ -124,7 +124,14 @@ class RuntimeContext:
         except ValueError as error:
             raise NodeError(f"cannot make this picture: {error}") from None
         began = time.monotonic_ns()
-        slot = self._outlet.allocate(nbytes, cancelled=self.cancelled)
+        try:
+            slot = self._outlet.allocate(nbytes, cancelled=self.cancelled)
+        except DeviceError as error:
+            # It did have memory, for smaller pictures; this one is lost, and others may follow.
+            if error.out_of_memory and self._board.emitted.value and self._role != "source":
+                self.drop(Drop.NO_SLOT)
+                raise FrameError(str(error)) from None
+            raise
         self.waited_ns += time.monotonic_ns() - began
         if slot is None:
             raise CancelledRun

@@ -38,6 +38,11 @@ class SimulatedArray:
             size *= side
         return size
 
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
     def fill(self, value: int) -> None:
         """Sets all bytes, on the stream."""
         self.device.memset_async(self.pointer, value, self.nbytes, self.stream)
