@@ -6,8 +6,10 @@ import errno
 import os
 import socket
 import struct
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -114,7 +116,12 @@ def check_local(address: Address) -> None:
 
 
 def explain_opening(
-    error: FFmpegError, address: Address, *, elapsed: float, timeout: float
+    error: FFmpegError,
+    address: Address,
+    *,
+    elapsed: float,
+    timeout: float,
+    options: Mapping[str, str] = MappingProxyType({}),
 ) -> Fault:
     """The sentence for an address that FFmpeg could not open.
 
@@ -123,12 +130,13 @@ def explain_opening(
         address: what was opened.
         elapsed: seconds that the attempt took.
         timeout: seconds that it was given.
+        options: those that FFmpeg was given.
     """
     if address.kind == "network":
         # Some demuxers turn a timeout into "invalid data": time tells.
         if elapsed >= timeout * 0.95:
             return explain_no_answer(address, timeout)
-        return _explain_network(error, address, timeout)
+        return _explain_network(error, address, timeout, options)
     if address.kind == "device":
         return _explain_device(error, address)
     return Fault(_explain_file(error, address), Reason.CODEC)
@@ -174,7 +182,9 @@ def explain_blindness(address: Address, timeout: float) -> Fault:
     )
 
 
-def _explain_network(error: FFmpegError, address: Address, timeout: float) -> Fault:
+def _explain_network(
+    error: FFmpegError, address: Address, timeout: float, options: Mapping[str, str]
+) -> Fault:
     from av import error as fault
 
     shown = address.shown
@@ -225,7 +235,7 @@ def _explain_network(error: FFmpegError, address: Address, timeout: float) -> Fa
     except (socket.gaierror, UnicodeError):
         return Fault(f"{shown}: no host is known by the name {host!r}", Reason.NAME, retry=True)
     if address.scheme in TLS_SCHEMES:
-        said = _explain_tls(host, port or DEFAULT_PORTS.get(address.scheme, 443), timeout)
+        said = _explain_tls(host, port or 443, min(timeout, 5.0), options)
         if said:
             return Fault(f"{shown}: {said}", Reason.TLS)
     if isinstance(error, fault.InvalidDataError):
@@ -235,7 +245,7 @@ def _explain_network(error: FFmpegError, address: Address, timeout: float) -> Fa
     return Fault(f"{shown} cannot be opened: {_plain(error)}", Reason.OTHER, retry=True)
 
 
-def _explain_tls(host: str, port: int, timeout: float) -> str:
+def _explain_tls(host: str, port: int, timeout: float, options: Mapping[str, str]) -> str:
     """What is wrong with a server's TLS, as a handshake of our own finds; empty if nothing.
 
     FFmpeg tells no more than "input/output error".
@@ -243,9 +253,12 @@ def _explain_tls(host: str, port: int, timeout: float) -> str:
     import ssl
 
     try:
-        with socket.create_connection((host, port), timeout=min(timeout, 5.0)) as connection:
-            connection.settimeout(min(timeout, 5.0))
-            with ssl.create_default_context().wrap_socket(connection, server_hostname=host):
+        context = ssl.create_default_context(cafile=options.get("ca_file"))
+        if options.get("tls_verify", "0") == "0":
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with socket.create_connection((host, port), timeout=timeout) as connection:
+            connection.settimeout(timeout)
+            with context.wrap_socket(connection, server_hostname=host):
                 return ""
     except ssl.SSLCertVerificationError as error:
         return (

@@ -91,7 +91,7 @@ def open_input(address: Address, params: DecoderParams, *, live: bool, audio: bo
     url, pictures = address.url, 0
     if address.kind == "device":
         form, url = "v4l2", _camera(address)
-        options |= _mode(params)
+        options |= camera_options(params)
     elif address.kind == "pictures":
         form, pictures = "image2", _sequence(address, params.fps, options)
     elif address.is_local:
@@ -111,7 +111,11 @@ def open_input(address: Address, params: DecoderParams, *, live: bool, audio: bo
         )
     except FFmpegError as error:
         raise explain_opening(
-            error, address, elapsed=time.monotonic() - begun, timeout=params.timeout
+            error,
+            address,
+            elapsed=time.monotonic() - begun,
+            timeout=params.timeout,
+            options=options,
         ) from None
     except ValueError as error:  # PyAV's own, for an unknown format
         raise Fault(f"{address.shown} cannot be opened: {error}", Reason.ADDRESS) from None
@@ -140,8 +144,8 @@ def _camera(address: Address) -> str:
         raise Fault(f"{address.shown}: {error}", Reason.NOT_FOUND, retry=True) from None
 
 
-def _mode(params: DecoderParams) -> dict[str, str]:
-    """Options that choose what a camera sends."""
+def camera_options(params: DecoderParams) -> dict[str, str]:
+    """FFmpeg's options that choose what a camera sends."""
     mode = {}
     if params.fps is not None:
         mode["framerate"] = str(exact_rate(params.fps))

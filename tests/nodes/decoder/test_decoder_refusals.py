@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import http.server
 import os
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 
 import pytest
@@ -133,6 +136,39 @@ def test_what_a_web_server_answers(web, status, expected, reason):
     assert "hunter2" not in message
     assert f"http://***@{web}/{status}" in message
     assert error.reason == reason
+
+
+def test_a_server_that_does_not_speak_tls(web):
+    error, message = refused(f"https://me:hunter2@{web}/200")
+    assert "127.0.0.1 port" in message
+    assert "does not speak TLS as we do (" in message
+    assert "hunter2" not in message
+    assert error.reason is Reason.TLS
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command")
+def test_a_certificate_that_nobody_vouches_for(tmp_path):
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    words = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
+    subprocess.run(
+        ["openssl", *words, "-keyout", key, "-out", certificate], capture_output=True, check=True
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        server.handle_error = lambda *_: None
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        url = f"https://localhost:{server.server_port}/404"
+        error, message = refused(url, options={"tls_verify": 1})
+        assert "the certificate of localhost is not trusted (self-signed certificate)" in message
+        assert "options: {ca_file: path}" in message
+        assert error.reason is Reason.TLS
+        # A camera's own certificate is taken where nothing is asked of it.
+        assert refused(url)[0].reason is Reason.NOT_FOUND
+        server.shutdown()
+        thread.join()
 
 
 def test_a_file_on_the_web_that_is_not_there_is_not_waited_for(web):
