@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from nodes.web.server import Server
 
 _CONNECTIONS: Final = 32  # of HTTP, beside two for each viewer
-_FILL: Final = 0.5  # seconds without a picture, after which the last one is shown again
 _LOOK: Final = 0.1  # seconds between two looks for wishes of viewers while no picture comes
 _RATE_OVER: Final = 64  # pictures over which the rate is told
 
@@ -45,7 +44,9 @@ class Web(Sink[WebParams]):
         self._taken = 0
         self._came: deque[float] = deque(maxlen=_RATE_OVER)
         self._age_ms = 0.0
-        self._filled_at = 0.0
+        self._shown_at = 0.0
+        self._slate_image: Any = None
+        self._slate: Frame | None = None
 
     def takes_audio(self) -> bool:
         """Whether sound is asked for."""
@@ -56,7 +57,7 @@ class Web(Sink[WebParams]):
 
         Raises:
             SinkError: the address cannot be listened on.
-            ParameterError: no encoder opens with these settings.
+            ParameterError: no encoder opens with these settings, or the slate cannot be read.
         """
         from nodes.web.hub import Hub
         from nodes.web.programme import Programme
@@ -64,6 +65,10 @@ class Web(Sink[WebParams]):
         from nodes.web.video import choose_h264
 
         params, context = self.params, self.context
+        if params.idle == "slate":
+            from nodes.encoder.stand_in import load_slate
+
+            self._slate_image = load_slate(params.slate)
         setup = choose_h264(params, gpu=context.gpu)
         self._hub = Hub(
             limit=params.max_viewers,
@@ -170,15 +175,30 @@ class Web(Sink[WebParams]):
         self._server.check()
         if self._last is None:
             return _LOOK
+        from nodes.encoder.stand_in import patience, spacing
+
+        now = time.monotonic()
+        first, latest = self._came[0], self._came[-1]
+        interval = (latest - first) / (len(self._came) - 1) if len(self._came) > 1 else 0.0
+        away = now - latest >= patience(interval)
+        shown = self._drawn(self._last) if away and self.params.idle == "slate" else self._last
         if self._hub.wants_snapshot:
-            self._programme.snapshot(self._last)
-        if self.params.fill == "last":
-            since = max(self._came[-1], self._filled_at)
-            if time.monotonic() - since >= _FILL:
-                self._filled_at = time.monotonic()
-                if self._programme.again(self._last, time.monotonic() - self._came[-1]):
-                    self.context.count(Count.FILLED)
+            self._programme.snapshot(shown)
+        due = self._shown_at + spacing(interval, device=False)
+        if away and self.params.idle != "nothing" and now >= due:
+            self._shown_at = now
+            if self._programme.again(shown, self._last.header, now - latest):
+                self.context.count(Count.FILLED)
         return _LOOK
+
+    def _drawn(self, last: Frame) -> Frame:
+        """The slate, of the last picture's size."""
+        from nodes.encoder.stand_in import draw_slate
+
+        size = (last.width, last.height)
+        if self._slate is None or (self._slate.width, self._slate.height) != size:
+            self._slate = draw_slate(self.params.slate, self._slate_image, *size)
+        return self._slate
 
     def finish(self) -> None:
         """The stream has ended: all viewers get the end of it."""

@@ -54,8 +54,12 @@ one made at random elsewhere"""
     jpeg_quality: int = Field(default=85, ge=1, le=100)
     """of /stream.mjpeg and /snapshot.jpg; 100 is best"""
 
-    fill: Literal["last", "none"] = "last"
-    """what viewers get while no pictures come: the last one twice a second, or nothing"""
+    idle: Literal["hold", "slate", "nothing"] = "hold"
+    """what viewers get while no picture comes: the last one (hold), a dark picture with words \
+(slate), or nothing"""
+
+    slate: str = Field(default="no signal", max_length=4096)
+    """words to show with idle: slate, or a picture (.png, .jpg)"""
 
     audio: Literal["auto", "none"] = "auto"
     """whether sound of the source is carried along"""

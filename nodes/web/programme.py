@@ -14,7 +14,7 @@ from nodes.web.opus import Opus
 from nodes.web.rtp import payloads_of_h264
 from nodes.web.transport_stream import TransportStream
 from nodes.web.video import H264, TIME_BASE, JpegEncoder
-from streamer import AudioFormat, Frame, Packet
+from streamer import AudioFormat, Frame, Header, Packet
 
 if TYPE_CHECKING:
     from nodes.encoder.codecs import Setup
@@ -36,7 +36,6 @@ class Programme:
     def __init__(self, setup: Setup, *, hub: Hub, jpeg_quality: int, log: logging.Logger) -> None:
         self._setup, self._hub, self._log = setup, hub, log
         self._clock: Clock | None = None
-        self._last = 0
         self._h264: H264 | None = None
         self._ts: TransportStream | None = None
         self._jpeg_quality = jpeg_quality
@@ -62,19 +61,19 @@ class Programme:
             start = header.pts * header.time_base
             self._clock = Clock(TIME_BASE, start, _NOMINAL)
         pts, _ = self._clock.picture(header.pts, header.time_base, header.duration)
-        self._last = pts
         self._video(frame, pts)
         if self._hub.wants_jpeg:
             self.snapshot(frame)
         else:
             self._jpeg = None
 
-    def again(self, frame: Frame, after: float) -> bool:
-        """Sends the last picture once more, for those who watch; False if nobody does.
+    def again(self, frame: Frame, last: Header, after: float) -> bool:
+        """Sends a picture in place of one that does not come; False if nobody watches.
 
         Args:
-            frame: the last picture.
-            after: seconds since it came.
+            frame: of the last picture's size.
+            last: header of the last picture.
+            after: seconds since that came.
 
         Raises:
             SinkError: an encoder failed.
@@ -84,9 +83,8 @@ class Programme:
         h264 = self._hub.watched(Kind.TS) or self._hub.watched(Kind.WEBRTC)
         if h264:
             # Told to the clock, so that what comes next is later still.
-            header = frame.header
-            at = header.pts + round(Fraction(after) / header.time_base)
-            pts, _ = self._clock.picture(at, header.time_base, 0)
+            at = last.pts + round(Fraction(after) / last.time_base)
+            pts, _ = self._clock.picture(at, last.time_base, 0)
             self._video(frame, pts)
         if self._hub.watched(Kind.MJPEG):
             self.snapshot(frame)

@@ -21,6 +21,8 @@ from streamer import Packet, SinkError
 _OPTIONS: Final = {
     # Tables before each picture, so that a viewer can begin with any keyframe.
     "mpegts_flags": "pat_pmt_at_frames",
+    # Else sound is collected to packets of 2.9 kB, a third of a second of it, say.
+    "pes_payload_size": "0",
     "flush_packets": "1",
     "max_delay": "0",
 }

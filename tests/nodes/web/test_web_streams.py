@@ -4,15 +4,17 @@ import http.client
 import io
 import logging
 import re
+import socket
 
 import av
 import numpy as np
 import pytest
 from web_stage import SIZE, number_of, staged, ts_numbers, wait_for
 
+from nodes.web import Web
 from nodes.web.video import JpegEncoder
-from streamer import Count, Frame, Status
-from streamer.testing import SoloContext
+from streamer import Count, Frame, ParameterError, Status
+from streamer.testing import SoloContext, solo
 
 
 def decoded(jpeg: bytes) -> np.ndarray:
@@ -159,12 +161,36 @@ def test_viewers_who_come_while_the_source_is_silent_get_the_last_picture():
     assert len(stage.context.sent) == stage.number
 
 
-def test_with_fill_none_a_silent_source_shows_nothing():
-    with staged(fill="none") as stage:
+def test_with_idle_nothing_a_silent_source_shows_nothing():
+    with (
+        staged(idle="nothing") as stage,
+        socket.create_connection(("127.0.0.1", stage.port), timeout=30) as viewer,
+    ):
+        viewer.sendall(b"GET /stream.mjpeg HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        wait_for(lambda: stage.viewers("mjpeg") == 1 and stage.number > 10)
+        stage.flowing.clear()
+        wait_for(lambda: stage.health()["silent_s"] > 1)
+    assert not stage.context.counts[Count.FILLED]
+
+
+def test_a_slate_shows_until_pictures_come_again():
+    with staged(idle="slate", slate="back soon") as stage:
         wait_for(lambda: stage.number > 10)
         stage.flowing.clear()
-        wait_for(lambda: stage.health()["silent_s"] > 1.5)
-    assert not stage.context.counts[Count.FILLED]
+        wait_for(lambda: stage.health()["silent_s"] > 1)
+        slate = decoded(stage.get("/snapshot.jpg")[2])
+        assert slate.shape == (SIZE[1], SIZE[0], 3)
+        assert np.median(slate) < 40  # dark
+        assert slate.max() > 120  # with words on it
+        stage.flowing.set()
+        before = stage.number
+        wait_for(lambda: stage.number > before + 2)
+        assert number_of(decoded(stage.get("/snapshot.jpg")[2])) > before
+
+
+def test_a_slate_that_is_no_picture_is_a_sentence(tmp_path):
+    with pytest.raises(ParameterError, match="does not exist"):
+        solo(Web, listen="127.0.0.1:0", idle="slate", slate=str(tmp_path / "none.png"))
 
 
 def test_before_the_first_picture_there_is_no_snapshot(monkeypatch):
