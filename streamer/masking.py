@@ -80,12 +80,13 @@ def mask(text: str) -> str:
 
 
 def _once(text: str) -> str:
+    if "=" in text:  # before users and passwords: an '@' in a value belongs to no user
+        text = _QUERY.sub(_mask_query, text)
     if "://" in text:
         text = _mask_users(text)
         text = _STREAM_KEY.sub(rf"\g<base>{MASK}", text)
     text = _HEADER.sub(rf"\g<name>{MASK}", text)
     if "=" in text:
-        text = _QUERY.sub(_mask_query, text)
         text = _ASSIGNED.sub(_mask_assigned, text)
     if "'" in text or '"' in text:
         text = _ENTRY.sub(_mask_entry, text)
@@ -123,7 +124,8 @@ def _end_of_user(text: str, begin: int, end: int, last: int) -> int:
     stop = _AUTHORITY_END.search(text, begin, end)
     authority = stop.start() if stop else end
     if last >= begin and (inside := text.rfind("@", begin, authority)) >= 0:
-        return inside
+        # An '@' and then another of these may be in the password, too, if a host follows.
+        return last if last > inside and _HOST.match(text, last + 1) else inside
     # A '/', '?', '#', quote or space in the password: what follows the colon is no port, so it is
     # taken for a password up to the last '@'.
     if text[begin : begin + 1] == "[":

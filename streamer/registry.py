@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -10,6 +11,7 @@ from streamer.errors import StreamerError
 from streamer.nodebase import Node
 
 GROUP = "streamer.nodes"
+_PLACE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
 class UnknownKindError(StreamerError):
@@ -38,7 +40,7 @@ def load(kind: str) -> type[Node[Any]]:
         )
     where = kinds().get(kind, kind)
     module_name, _, attribute = where.partition(":")
-    if not (module_name and attribute):
+    if not _PLACE.fullmatch(where):
         raise UnknownKindError(f"unknown kind of node {kind!r}; known: {', '.join(kinds())}")
     try:
         found = getattr(importlib.import_module(module_name), attribute)

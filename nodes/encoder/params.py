@@ -26,7 +26,7 @@ def bits_per_second(text: str) -> int:
     """
     match = _BITRATE.fullmatch(text.strip())
     if match is None:
-        raise ValueError(f"a bit rate is written like 4M, 800k or 4000000, not {text!r:.40}")
+        raise ValueError(f"a bit rate is written like 4M, 800k or 4000000, not {text!r}")
     bits = round(float(match["number"]) * _UNITS[match["unit"].lower()])
     if not _LEAST_BITRATE <= bits <= _MOST_BITRATE:
         raise ValueError(f"a bit rate is 1k to 1000M bits a second, not {text!r}")

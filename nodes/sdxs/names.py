@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from streamer.masking import mask
+
 BUNDLED = "bundled"
 RANDOM = "random"
 RANDOM_MODELS = ("sdxs-512-0.9", "sdxs-512-dreamshaper", "sdxs-1024", "tiny")
@@ -50,7 +52,7 @@ class ModelName:
             architecture = text.partition(":")[2]
             if architecture not in RANDOM_MODELS:
                 raise ValueError(
-                    f"unknown model {text!r:.200}: after 'random:' comes "
+                    f"unknown model {mask(text)!r:.200}: after 'random:' comes "
                     f"{', '.join(RANDOM_MODELS[:-1])} or {RANDOM_MODELS[-1]}"
                 )
             return cls("random", architecture)
@@ -60,8 +62,8 @@ class ModelName:
                 return cls("bundle", found.id)
             return found
         raise FileNotFoundError(
-            f"no model {text!r:.200}: it is neither {BUNDLED!r}, nor random:{RANDOM_MODELS[-1]} or "
-            "the like, nor a folder, nor a repository owner/name of the Hugging Face hub"
+            f"no model {mask(text)!r:.200}: it is neither {BUNDLED!r}, nor "
+            f"random:{RANDOM_MODELS[-1]} or the like, nor a folder, nor a repository owner/name of the Hugging Face hub"
         )
 
     @classmethod
@@ -80,8 +82,8 @@ class ModelName:
         found = _locate(name)
         if found is None:
             raise FileNotFoundError(
-                f"no {what} {str(name)!r:.200}: it is neither a file or folder, nor a repository "
-                "owner/name of the Hugging Face hub"
+                f"no {what} {mask(str(name))!r:.200}: it is neither a file or folder, nor a "
+                "repository owner/name of the Hugging Face hub"
             )
         return found
 

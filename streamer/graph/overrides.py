@@ -28,6 +28,8 @@ def _apply(root: Value, text: str, report: Report) -> None:
     path, equals, typed = text.partition("=")
     steps = [step.strip() for step in path.split(".")]
     shown = MASK if any(map(is_secret_name, steps)) else mask(typed)
+    if "{" in typed:  # keys of its own, which may be names of secrets
+        shown = "{…}"
     place = Place(f"--set {one_line(path, 60)}{equals}{one_line(shown, 60)}")
     if not equals or len(steps) < 2 or not all(steps):
         report(place.problem("write --set NODE.KEY=VALUE, as in --set style.prompt=comic"))

@@ -75,7 +75,7 @@ def test_two_packages_with_one_name_are_told_apart(site: Path) -> None:
         ("streamer.errors:NoSuch", "has no attribute 'NoSuch'"),
         ("streamer.errors:NodeError", "streamer.errors:NodeError is not a node class"),
         ("json:loads", "json:loads is not a node class"),
-        (".relative:Node", "cannot be imported from .relative:Node: TypeError"),
+        (".relative:Node", "unknown kind of node '.relative:Node'"),
     ],
 )
 def test_what_is_no_kind_is_refused(kind: str, said: str) -> None:
