@@ -44,7 +44,7 @@ _ENTRY = re.compile(
 )
 # The last part of an RTMP address is the key of the channel: whoever has it can go on air.
 _STREAM_KEY = re.compile(
-    r"(?P<base>\brtmp[a-z]{0,2}://[^\s/?#'\"]+/[^\s?#'\"]+/)[^\s/?#'\"]+", re.I
+    r"(?P<base>\b[a-z]{0,4}rtmp[a-z]{0,2}://[^\s/?#'\"]+/[^\s?#'\"]+/)[^\s/?#'\"]+", re.I
 )
 _HEADER = re.compile(
     r"(?P<name>\b(?:(?:(?:proxy-|x-)?authorization|(?:set-)?cookie)\s{0,4}[:=]"

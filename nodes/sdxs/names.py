@@ -63,7 +63,8 @@ class ModelName:
             return found
         raise FileNotFoundError(
             f"no model {mask(text)!r:.200}: it is neither {BUNDLED!r}, nor "
-            f"random:{RANDOM_MODELS[-1]} or the like, nor a folder, nor a repository owner/name of the Hugging Face hub"
+            f"random:{RANDOM_MODELS[-1]} or the like, nor a folder, nor a repository owner/name of "
+            "the Hugging Face hub"
         )
 
     @classmethod
