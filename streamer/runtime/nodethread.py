@@ -250,7 +250,10 @@ class NodeThread:
         """Whether the node is to be tried again later although that may not help.
 
         One that never handled a picture is not: its parameters are wrong, more likely than not.
+        Nor is an output that has had its last picture: it would only begin another one.
         """
+        if self._finishing:
+            return False
         always = self.plan.restart.policy == "always"
         return always and error.exit_status == 1 and self._worker.board.nodes[self.plan.name].worked
 
@@ -307,6 +310,7 @@ class NodeThread:
                 self.context.patient(FIRST_PICTURE_LEAVE)
 
         def finishing() -> None:
+            self._finishing = True
             tell("finishing")
             self.context.unwatched()  # completing a large file takes time
 
