@@ -115,6 +115,9 @@ def muxer_options(output: Output, *, start_number: int = 1) -> dict[str, str]:
         options["cluster_time_limit"] = str(int(FRAGMENT * 1000))
         if output.live:
             options["live"] = "1"
+    elif muxer == "mpegts" and output.live:
+        # Else sound is collected to packets of 2.9 kB, a third of a second of it, say.
+        options["pes_payload_size"] = "0"
     elif muxer == "flv" and output.live:
         options["flvflags"] = "no_duration_filesize"
     elif muxer == "rtsp":

@@ -17,15 +17,11 @@ assert chaos_faults_outside
 
 SLIM = (
     "sigsegv-crop",
-    "sigstop-record",
     "node-keeps-lock",
     "everything-killed",
     "supervisor-killed-worker-stopped",
     "no-descriptors",
-    "few-descriptors",
-    "no-shared-memory",
     "sighup",
-    "log-gone",
     "camera-killed",
 )
 
