@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import zmq
 
 from streamer.drops import Drop
+from streamer.errors import DeviceError
 from streamer.formats import picture_bytes
 from streamer.gpu.device import Device
 from streamer.link import slab as slabs
 from streamer.link import wire
 from streamer.link.consumer import Consumer, Entry, Mark, Picture, message_of
+from streamer.link.cuda import CudaSlab
 from streamer.link.pool import Generation, Mirrored, SlotPool
 
 _log = logging.getLogger("streamer.link")
@@ -33,6 +35,7 @@ class Delivery:
         socket: ROUTER that consumers are connected to.
         incarnation: of the producing worker.
         pool: of the outlet's slots.
+        consumers: of the outlet.
         copied: called when a picture was copied to the host, or failed to be: without the lock.
     """
 
@@ -41,22 +44,35 @@ class Delivery:
         socket: zmq.Socket[bytes],
         incarnation: int,
         pool: SlotPool,
+        consumers: Collection[Consumer],
         copied: Callable[[Generation, int, bool], None],
     ) -> None:
         self._socket = socket
         self._incarnation = incarnation
         self._pool = pool
+        self._consumers = consumers
         self._copied = copied
         self._device: Device | None = None
         self._refusal = ""
         self._courier: Any = None
 
-    def use_device(self, device: Device, refusal: str, consumers: Iterable[Consumer]) -> None:
+    def use_device(self, device: Device, refusal: str) -> None:
         """Has pictures made on a GPU; `refusal` says why other processes cannot reach it."""
         self._device, self._refusal = device, refusal
-        for consumer in consumers:
+        for consumer in self._consumers:
             if consumer.hello is not None:
                 self.meet(consumer, consumer.hello)
+
+    def make(self, slots: int, nbytes: int) -> slabs.Slab:
+        """A slab where the node makes its pictures; as `streamer.link.slab.create`."""
+        slab = slabs.create(slots, nbytes, self._device)
+        if self._device is not None and not self._refusal:
+            assert isinstance(slab, CudaSlab)
+            try:
+                slab.export()
+            except DeviceError as error:
+                self.use_device(self._device, str(error))
+        return slab
 
     def close(self) -> None:
         """Ends the copying; without the lock."""
@@ -98,7 +114,7 @@ class Delivery:
         if generation.mirrored[picture.slot] is not Mirrored.NO:
             return
         if self._courier is None:
-            from streamer.link.courier import Courier
+            from streamer.link.courier import Courier  # which imports numpy
 
             self._courier = Courier(self._device, self._copied)
         generation.mirrored[picture.slot] = Mirrored.UNDER_WAY
@@ -107,12 +123,10 @@ class Delivery:
         nbytes = picture_bytes(header.format, header.width, header.height)
         self._courier.copy(generation, picture.slot, nbytes)
 
-    def mirrored(
-        self, generation: Generation, slot: int, done: bool, consumers: Iterable[Consumer]
-    ) -> None:
+    def mirrored(self, generation: Generation, slot: int, done: bool) -> None:
         """A picture has been copied to the host, or could not be: it goes out, or is dropped."""
         generation.mirrored[slot] = Mirrored.YES if done else Mirrored.FAILED
-        for consumer in consumers:
+        for consumer in self._consumers:
             self.flush(consumer)
         self._pool.release(generation.number, slot)
 

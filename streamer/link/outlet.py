@@ -29,7 +29,6 @@ from streamer.drops import Drop
 from streamer.errors import LinkError, ProtocolError, SlabError
 from streamer.gpu.device import Device
 from streamer.header import Header
-from streamer.link import slab as slabs
 from streamer.link import wire
 from streamer.link.consumer import MOST_KEPT, Consumer, Mark, Picture
 from streamer.link.delivery import Delivery
@@ -71,8 +70,7 @@ class Outlet:
         self._consumers = {consumer.name: consumer for consumer in consumers}
         self._by_identity: dict[bytes, Consumer] = {}
         self._slots = 1 + extra_slots + sum(consumer.slots for consumer in consumers)
-        self._device: Device | None = None
-        self._pool = SlotPool(lambda slots, nbytes: slabs.create(slots, nbytes, self._device))
+        self._pool = SlotPool(lambda slots, nbytes: self._delivery.make(slots, nbytes))
         self._on_copy = on_copy
         self._announcement: Packet | None = None
         self._waiting = 0
@@ -95,7 +93,9 @@ class Outlet:
                 self._socket.close(0)
                 raise LinkError(f"no link can be offered at {endpoint}: {error}") from error
 
-        self._delivery = Delivery(self._socket, incarnation, self._pool, self._copied)
+        self._delivery = Delivery(
+            self._socket, incarnation, self._pool, self._consumers.values(), self._copied
+        )
 
     def use_device(self, device: Device, refusal: str = "") -> None:
         """Has pictures made in a GPU's memory; before the first `allocate`.
@@ -105,8 +105,7 @@ class Outlet:
             refusal: why other processes cannot open its memory; empty if they can.
         """
         with self._news:
-            self._device = device
-            self._delivery.use_device(device, refusal, self._consumers.values())
+            self._delivery.use_device(device, refusal)
 
     @property
     def fd(self) -> int:
@@ -435,6 +434,6 @@ class Outlet:
                 return
             if done and self._on_copy is not None:
                 self._on_copy()
-            self._delivery.mirrored(generation, slot, done, self._consumers.values())
+            self._delivery.mirrored(generation, slot, done)
             self._drain()
             self._news.notify_all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,13 @@ PAGE: Final = 4096
 LANES: Final = 64
 """streams of all processes that can be told apart at once"""
 _DTYPE: Final = np.dtype([("writer", "<u4"), ("number", "<u8"), ("readers", "<u2", (LANES,))])
+
+
+def forget_lane(folder: Path, keys: Iterable[str], lane: int) -> None:
+    """Takes what a lane's former stream was reading out of the books of all memory."""
+    for key in keys:
+        pages = np.memmap(folder / f"pages-{key}", dtype=_DTYPE, mode="r+")
+        pages["readers"][:, lane] = 0
 
 
 class Memory:

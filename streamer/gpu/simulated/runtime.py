@@ -18,7 +18,7 @@ import numpy as np
 from streamer.errors import DeviceError
 from streamer.gpu.device import HANDLE_BYTES, Copy
 from streamer.gpu.simulated.arrays import SimulatedArray
-from streamer.gpu.simulated.memory import LANES, Memory
+from streamer.gpu.simulated.memory import LANES, Memory, forget_lane
 from streamer.gpu.simulated.streams import EVENTS, Events, Stream
 from streamer.gpu.simulated.world import Settings, alive, settings_of, world
 
@@ -126,7 +126,7 @@ class SimulatedDevice:
         refused = f"gpu {self.ordinal}: ipcOpenMemHandle:"
         if self._settings.opening:
             raise DeviceError(f"{refused} {self._settings.opening}")
-        kind, pid, place, nbytes = _HANDLE.unpack(handle[: _HANDLE.size])
+        kind, pid, place, nbytes = _HANDLE.unpack(handle[: _HANDLE.size].ljust(_HANDLE.size, b"\0"))
         if pid == os.getpid():
             self._world.violation("a handle is opened in the process that exported it")
             raise DeviceError(f"{refused} cudaErrorDeviceUninitialized: invalid device context")
@@ -176,6 +176,7 @@ class SimulatedDevice:
             if lane is None:
                 raise DeviceError(f"gpu {self.ordinal}: {LANES} streams are as many as there are")
             ledger["lanes"][str(lane)] = os.getpid()
+            forget_lane(self._folder, ledger["memory"], lane)
         self._streams[number] = Stream(number, lane, lambda: self._settings.delay)
         return number
 
@@ -203,10 +204,13 @@ class SimulatedDevice:
         """See `Device`."""
         self.calls["eventCreate"] += 1
         with self._world.ledger() as ledger:
-            index = next((n for n in range(1, EVENTS) if str(n) not in ledger["events"]), None)
+            serial: int = ledger["next"]
+            ledger["next"] += 1
+            # The place of an event that died with its process is not used again soon.
+            places = ((serial + n) % EVENTS for n in range(EVENTS))
+            index = next((n for n in places if str(n) not in ledger["events"]), None)
             if index is None:
                 raise DeviceError(f"gpu {self.ordinal}: eventCreate: out of events")
-            serial, ledger["next"] = ledger["next"], ledger["next"] + 1
             ledger["events"][str(index)] = {
                 "pid": os.getpid(), "serial": serial, "shared": interprocess,
             }  # fmt: skip
@@ -251,7 +255,7 @@ class SimulatedDevice:
     def ipc_open_event_handle(self, handle: bytes) -> int:
         """See `Device`."""
         self.calls["ipcOpenEventHandle"] += 1
-        kind, pid, index, serial = _HANDLE.unpack(handle[: _HANDLE.size])
+        kind, pid, index, serial = _HANDLE.unpack(handle[: _HANDLE.size].ljust(_HANDLE.size, b"\0"))
         with self._world.ledger() as ledger:
             entry = ledger["events"].get(str(index))
         if kind != b"EVT " or entry is None or (entry["pid"], entry["serial"]) != (pid, serial):

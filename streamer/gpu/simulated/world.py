@@ -124,11 +124,15 @@ class World:
                 yield self._ledger
                 return
             path = self.folder / _LEDGER
-            self._ledger = json.loads(path.read_text())
+            before = path.read_text()
+            self._ledger = json.loads(before)
             try:
                 self._bury(self._ledger)
                 yield self._ledger
-                path.write_text(json.dumps(self._ledger))
+                if (after := json.dumps(self._ledger)) != before:
+                    fresh = self.folder / f"{_LEDGER}.new"
+                    fresh.write_text(after)
+                    fresh.replace(path)  # whole, even if the process is killed here
             finally:
                 self._ledger = None
 

@@ -150,6 +150,7 @@ def main(endpoint: str, name: str, incarnation: str, pace: str) -> None:
         if not isinstance(arrival, Received):
             continue  # a mark
         with arrival.frame as frame:
+            assert frame.memory == ("cuda" if memory == "cuda" else "host")
             expected = frame.seq % 256
             pixels = frame.numpy()
             torn += bool((pixels != expected).any())
