@@ -40,7 +40,11 @@ class Encoder(Sink[EncoderParams]):
     Params = EncoderParams
     accepts: ClassVar[tuple[str, ...]] = ("yuv420p", "nv12", "rgb24", "bgr24", "gray", "rgba")
     deferred: ClassVar[bool] = True
-    preload: ClassVar[tuple[str, ...]] = ("nodes.encoder.codecs", "nodes.encoder.recording")
+    preload: ClassVar[tuple[str, ...]] = (
+        "nodes.encoder.codecs",
+        "nodes.encoder.live",
+        "nodes.encoder.recording",
+    )
 
     def __init__(self, params: EncoderParams) -> None:
         super().__init__(params)

@@ -15,7 +15,7 @@ import pytest
 from e2e_support import alive, read_report, wait_for, workers_of
 from outputs_support import Receiver, make_flashing_clip
 
-SECONDS = 14
+SECONDS = 10
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_a_stream_and_recordings_beside_it_all_play(
         "  parts: {uses: encoder, from: {node: camera, queue: wait, depth: 4},"
         " with: {url: 'parts-%Y.mp4', segment_seconds: 3}}\n"
     )
-    run = started("run", graph, "--report", tmp_path / "r.json", "--duration", 8)
+    run = started("run", graph, "--report", tmp_path / "r.json", "--duration", 7)
     output, _ = run.communicate(timeout=120)
     assert run.returncode == 0, output
     sinks = read_report(tmp_path / "r.json")["sinks"]
@@ -88,7 +88,7 @@ def test_recordings_play_to_their_last_seconds_after_sigkill_to_everything(
     )
     run = started("run", graph)
     ticked = tmp_path / "ticked"
-    wait_for(lambda: ticked.exists() and float(ticked.read_text()) > 7)
+    wait_for(lambda: ticked.exists() and float(ticked.read_text()) > 5)
     pids = [run.pid, *workers_of(run.pid).values()]
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
@@ -98,7 +98,7 @@ def test_recordings_play_to_their_last_seconds_after_sigkill_to_everything(
     for name in names:
         if name == "d.mp4":
             parts = sorted(tmp_path.glob("d-*.mp4"))
-            assert len(parts) >= 3
+            assert len(parts) >= 2
             counts = [shown(part) for part in parts]
             end = 2.0 * (len(parts) - 1) + counts[-1][1]
             assert all(abs(last - 2.0) < 0.2 for _, last in counts[:-1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -66,7 +67,7 @@ def test_a_run_outlasts_the_server_that_it_pushes_to(
     tmp_path: Path,
 ) -> None:
     clip, port = tmp_path / "clip.mp4", free_port()
-    make_flashing_clip(clip, seconds=20)
+    make_flashing_clip(clip, seconds=60)
     graph = tmp_path / "graph.yaml"
     graph.write_text(
         "version: 1\n"
@@ -79,10 +80,11 @@ def test_a_run_outlasts_the_server_that_it_pushes_to(
     run = started("run", graph, "--report", tmp_path / "r.json")
     wait_for(lambda: (tmp_path / "out.mkv").exists())  # pictures flow, and nothing listens yet
     first = serve(port)
-    wait_for(lambda: len(first.pictures) > 60)
+    wait_for(lambda: len(first.pictures) > 40)
     first.kill()
     second = serve(port)
-    wait_for(lambda: len(second.pictures) > 60)
+    wait_for(lambda: len(second.pictures) > 40)
+    run.send_signal(signal.SIGINT)
     output, _ = run.communicate(timeout=120)
     assert run.returncode == 0, output
     report = read_report(tmp_path / "r.json")

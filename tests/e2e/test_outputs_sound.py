@@ -19,7 +19,7 @@ IN_SYNC = 0.040
 @pytest.fixture(scope="module")
 def flashing(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("flashing") / "clip.mp4"
-    make_flashing_clip(path, seconds=14)
+    make_flashing_clip(path, seconds=9)
     return path
 
 
@@ -42,7 +42,7 @@ def test_sound_stays_with_its_pictures_to_a_stream_and_a_recording(
     )
     run = started("run", graph, "--report", tmp_path / "r.json")
     # The transform is killed once a third of the clip has gone by.
-    wait_for(lambda: receiver.size > 60_000 or run.poll() is not None)
+    wait_for(lambda: receiver.size > 40_000 or run.poll() is not None)
     os.kill(workers_of(run.pid)["slow"], signal.SIGKILL)
     output, _ = run.communicate(timeout=120)
     assert run.returncode == 0, output
@@ -55,7 +55,7 @@ def test_sound_stays_with_its_pictures_to_a_stream_and_a_recording(
     recorded = tmp_path / "out-0001.mkv"
     for source in (stream, str(recorded)):
         found = offsets(source)
-        assert len(found) >= 8
+        assert len(found) >= 5
         # The flash is in the first picture of its second that was not dropped: up to three
         # pictures late; the one that comes right on time tells the offset.
         assert abs(min(found, key=abs)) <= IN_SYNC
