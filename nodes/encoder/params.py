@@ -33,15 +33,15 @@ def bits_per_second(text: str) -> int:
     return bits
 
 
-def byte_count(text: str) -> int:
+def byte_count(text: str | int) -> int:
     """Bytes of `200M`, `1.5G` or `0`.
 
     Raises:
         ValueError: it is no such number.
     """
-    match = _SIZE.fullmatch(text.strip())
+    match = _SIZE.fullmatch(str(text).strip())
     if match is None:
-        raise ValueError(f"a size is written like 200M, 1.5G or 0, not {text!r}")
+        raise ValueError(f"a size is written like 200M, 1.5G or 0, not {text!r:.40}")
     return round(float(match["number"]) * _SIZES[match["unit"].lower()])
 
 
@@ -89,17 +89,17 @@ class EncoderParams(Params):
     overwrite: bool = True
     """Whether a file that exists already is replaced; otherwise it is an error"""
 
-    segment_seconds: Annotated[float, Field(ge=1)] | None = Field(
+    segment_seconds: Annotated[float, Field(ge=1, le=10**6)] | None = Field(
         default=None, json_schema_extra={"unit": "s"}
     )
     """Length of one file of a recording; then it goes on in the next (name-0001.mp4 and so on)"""
 
-    segment_megabytes: Annotated[float, Field(ge=1)] | None = Field(
+    segment_megabytes: Annotated[float, Field(ge=1, le=10**9)] | None = Field(
         default=None, json_schema_extra={"unit": "MB"}
     )
     """Size of one file of a recording; then it goes on in the next, as with segment_seconds"""
 
-    keep_free: str = Field(default="200M", json_schema_extra={"unit": "B"})
+    keep_free: str | int = Field(default="200M", json_schema_extra={"unit": "B"})
     """Room to leave on the disk of a recording, such as 200M or 1G: when less is free, the file is
     closed properly, and pictures are dropped until there is room; 0 looks at nothing"""
 
@@ -108,10 +108,10 @@ class EncoderParams(Params):
     )
     """How long a server may take to answer, or take nothing, until it counts as gone"""
 
-    give_up: Annotated[float, Field(gt=0)] | None = Field(
+    give_up: Annotated[float, Field(gt=0, le=10**9)] | None = Field(
         default=None, json_schema_extra={"unit": "s"}
     )
-    """How long a server may be away until the run fails; by default it is tried for ever"""
+    """How long a server may be away until the node fails; by default it is tried for ever"""
 
     idle: Literal["hold", "slate", "nothing"] | None = None
     """What a live output shows while no picture comes: the last one (hold), a dark picture with
@@ -138,7 +138,7 @@ class EncoderParams(Params):
 
     @field_validator("keep_free")
     @classmethod
-    def _keep_free_is_a_size(cls, text: str) -> str:
+    def _keep_free_is_a_size(cls, text: str | int) -> str | int:
         byte_count(text)
         return text
 

@@ -163,7 +163,8 @@ def test_sizes_are_read_as_people_write_them():
     assert [byte_count(t) for t in ("0", "200M", "1.5G", "3kB", "7")] == [
         0, 200_000_000, 1_500_000_000, 3000, 7,
     ]  # fmt: skip
-    for wrong in ("", "-1", "1T", "lots", "1e9"):
+    assert byte_count(EncoderParams(url="a.mp4", keep_free=0).keep_free) == 0
+    for wrong in ("", "-1", "1T", "lots", "1e9", "9" * 400):
         with pytest.raises(ValueError, match="a size is written like 200M"):
             byte_count(wrong)
 
