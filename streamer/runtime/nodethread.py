@@ -66,6 +66,7 @@ class NodeThread:
         self._changes: ThreadPoolExecutor | None = None
         self._early: list[tuple[dict[str, Any], int]] = []
         self._opening = threading.Lock()
+        self._finishing = False
         self.thread = threading.Thread(target=self._main, name=node.name, daemon=True)
 
     @property
