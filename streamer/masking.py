@@ -50,7 +50,7 @@ _HEADER = re.compile(
     r"(?P<name>\b(?:(?:(?:proxy-|x-)?authorization|(?:set-)?cookie)\s{0,4}[:=]"
     r"|(?:[a-z]{1,20}-){1,4}(?:key|token|secret|password|signature)\s{0,4}:)\s{0,4})"
     r"(?:(?:basic|bearer|digest|negotiate|token|apikey|\w{1,20}(?=\s+[\w+/=.~-]{16,}))\s+)?"
-    r"[^\s'\",;]+(?:\"[^\"\n]*\")?(?:[,;]\s{0,4}[\w-]{1,40}=(?:\"[^\"\n]*\"|[^\s'\",;]+))*",
+    r"[^\s'\",;]+(?:\"[^\"\n]*\")*(?:[,;]\s{0,4}[\w-]{1,40}=(?:\"[^\"\n]*\"|[^\s'\",;]+))*",
     re.I,
 )
 

@@ -26,7 +26,7 @@ def parse(seeds: str) -> tuple[tuple[int, float], ...]:
             2³² − 1, a weight is no number from 0, or all are 0.
     """
     if not isinstance(seeds, str):
-        raise ValueError(f"seeds must be text as in '7:0.7 42:0.3', not {seeds!r}")
+        raise ValueError(f"seeds must be text as in '7:0.7 42:0.3', not {seeds!r:.100}")
     words = seeds.replace(",", " ").replace("|", " ").split()
     if not words:
         raise ValueError("seeds is empty; name some as in '7:0.7 42:0.3', or leave it away")
@@ -38,7 +38,7 @@ def parse(seeds: str) -> tuple[tuple[int, float], ...]:
         weights[seed] = weights.get(seed, 0.0) + weight
     total = sum(weights.values())
     if not 0 < total < math.inf:
-        raise ValueError(f"the weights of seeds {seeds!r} must add up to a number above 0")
+        raise ValueError(f"the weights of seeds {seeds!r:.100} must add up to a number above 0")
     shares = ((seed, weight / total) for seed, weight in sorted(weights.items()))
     return tuple((seed, share) for seed, share in shares if share > 0)
 
@@ -47,7 +47,7 @@ def _read(word: str) -> tuple[int, float]:
     match = _PART.fullmatch(word)
     if match is None or int(match["seed"]) > LARGEST:
         raise ValueError(
-            f"{word!r} in seeds is no whole number from 0 to {LARGEST}, with a weight or without, "
+            f"{word!r:.100} in seeds is no whole number from 0 to {LARGEST}, with a weight or without, "
             "as in '7:0.7 42:0.3'"
         )
     try:
@@ -55,5 +55,5 @@ def _read(word: str) -> tuple[int, float]:
     except ValueError:
         weight = math.nan
     if not (math.isfinite(weight) and weight >= 0):
-        raise ValueError(f"the weight in {word!r} must be a number from 0, as in '7:0.7'")
+        raise ValueError(f"the weight in {word!r:.100} must be a number from 0, as in '7:0.7'")
     return int(match["seed"]), weight

@@ -27,7 +27,7 @@ def parse(prompt: str) -> tuple[tuple[str, float], ...]:
             one is negative.
     """
     if not isinstance(prompt, str):
-        raise ValueError(f"the prompt must be text, not {prompt!r}")
+        raise ValueError(f"the prompt must be text, not {prompt!r:.100}")
     if len(prompt) > LONGEST:
         raise ValueError(f"the prompt has {len(prompt)} characters; at most {LONGEST} are read")
     if BAR not in prompt:
@@ -37,14 +37,14 @@ def parse(prompt: str) -> tuple[tuple[str, float], ...]:
         text, weight = _split(part.strip())
         if not text:
             raise ValueError(
-                f"a part of the blend {prompt!r} is empty: write 'one:0.7 | other:0.3'"
+                f"a part of the blend {prompt!r:.100} is empty: write 'one:0.7 | other:0.3'"
             )
         weights[text] = weights.get(text, 0.0) + weight
     total = sum(weights.values())
     if not math.isfinite(total):
         raise ValueError("the weights of the prompt are too large: write numbers such as 0.7")
     if total <= 0:
-        raise ValueError(f"the weights of {prompt!r} add up to 0: one must be above it")
+        raise ValueError(f"the weights of {prompt!r:.100} add up to 0: one must be above it")
     shares = ((text, weight / total) for text, weight in weights.items())
     return tuple((text, share) for text, share in shares if share > 0)
 
@@ -59,5 +59,5 @@ def _split(part: str) -> tuple[str, float]:
         # A word: the colon is one of the text's own.
         return part, 1.0
     if not (math.isfinite(weight) and weight >= 0):
-        raise ValueError(f"the weight in {part!r} must be a number from 0, as in 'a castle:0.5'")
+        raise ValueError(f"the weight in {part!r:.100} must be a number from 0, as in 'a castle:0.5'")
     return match["text"].strip(), weight

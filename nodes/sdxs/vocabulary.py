@@ -32,7 +32,7 @@ def parse(prompt: str, *, known: Sequence[str], model: str) -> dict[str, float]:
             near = difflib.get_close_matches(style, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(
-                f"unknown prompt {style!r}: model {model!r} knows {', '.join(known)}{hint}"
+                f"unknown prompt {style!r:.100}: model {model!r} knows {', '.join(known)}{hint}"
             )
         weights[style] = weights.get(style, 0.0) + (_weight(word, amount) if colon else 1.0)
     total = sum(weights.values())
@@ -48,5 +48,5 @@ def _weight(word: str, amount: str) -> float:
     except ValueError:
         weight = math.nan
     if not (math.isfinite(weight) and weight > 0):
-        raise ValueError(f"the weight in {word!r} must be a number above 0, as in 'ink:0.5'")
+        raise ValueError(f"the weight in {word!r:.100} must be a number above 0, as in 'ink:0.5'")
     return weight
