@@ -206,6 +206,7 @@ class Delivery:
         if not self.send(consumer, ticket):
             return False
         consumer.knows_slab = generation.number
+        consumer.board.on_gpu.set(int(slab.kind == "cuda"))
         if slab.opened_by_handle:
             generation.openers.add(consumer.name)
             consumer.attaching = generation.number

@@ -285,7 +285,7 @@ def _link(plan: Plan, board: Board, link: LinkPlan) -> LinkReport:
     if link.media == "audio":
         kind = "message"
     else:
-        kind = "local" if together else "memfd"
+        kind = "local" if together else "cuda" if cells.on_gpu.value else "memfd"
     p50, p95, p99 = cells.hop.percentiles_us(50, 95, 99)
     return LinkReport(
         kind=kind,

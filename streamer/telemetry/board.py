@@ -52,7 +52,11 @@ _NODE_CELLS: Final = (
     "pulse_ns",  # the same of its worker's main thread
     "handling",  # number of the picture that is being processed, from 1; 0 between pictures
 )
-_LINK_CELLS: Final = ("offered", "received")
+_LINK_CELLS: Final = (
+    "offered",
+    "received",
+    "on_gpu",  # 1 if pictures went over in a GPU's memory, last
+)
 
 
 _adding = threading.RLock()  # garbage, and slots with it, may be collected while it is held
@@ -128,6 +132,7 @@ class LinkBoard:
     def __init__(self, cells: Cells) -> None:
         self.offered = Cell(cells, 0)
         self.received = Cell(cells, 1)
+        self.on_gpu = Cell(cells, 2)
         self.dropped: dict[Drop, Cell] = {
             reason: Cell(cells, index)
             for index, reason in enumerate(COUNTED, start=len(_LINK_CELLS))
