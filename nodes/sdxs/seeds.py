@@ -47,8 +47,8 @@ def _read(word: str) -> tuple[int, float]:
     match = _PART.fullmatch(word)
     if match is None or int(match["seed"]) > LARGEST:
         raise ValueError(
-            f"{word!r:.100} in seeds is no whole number from 0 to {LARGEST}, with a weight or without, "
-            "as in '7:0.7 42:0.3'"
+            f"{word!r:.100} in seeds is no whole number from 0 to {LARGEST}, with a weight or "
+            "without, as in '7:0.7 42:0.3'"
         )
     try:
         weight = 1.0 if match["weight"] is None else float(match["weight"])

@@ -59,5 +59,7 @@ def _split(part: str) -> tuple[str, float]:
         # A word: the colon is one of the text's own.
         return part, 1.0
     if not (math.isfinite(weight) and weight >= 0):
-        raise ValueError(f"the weight in {part!r:.100} must be a number from 0, as in 'a castle:0.5'")
+        raise ValueError(
+            f"the weight in {part!r:.100} must be a number from 0, as in 'a castle:0.5'"
+        )
     return match["text"].strip(), weight
