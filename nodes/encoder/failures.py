@@ -58,10 +58,10 @@ def reason(error: Exception) -> str:
 def failure(output: Output, doing: str, error: Exception) -> SinkError:
     """The error to raise; `doing` completes `cannot ...`, `open` or `write to` say.
 
-    Whether a network output may be tried again is told by the error's `retry`.
+    Whether a server or a device may come back is told by the error's `retry`.
     """
     message = f"cannot {doing} {output.shown}: {reason(error)}"
-    return SinkError(message, retry=output.kind == "network")
+    return SinkError(message, retry=output.kind in ("network", "device"))
 
 
 _NEVER: Final = (

@@ -203,6 +203,8 @@ class LiveOutput:
         """Frees the encoders of a connection that is no more."""
         encodings = (self._video, self._sound.stream if self._sound is not None else None)
         self._video = self._sound = self._begun = None
+        for _ in self._pending:  # the encoder never gave them back
+            self._connection.drop()
         self._pending.clear()
         for encoding in encodings:
             if isinstance(encoding, Encoding):

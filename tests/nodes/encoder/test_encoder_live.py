@@ -148,3 +148,14 @@ def test_live_settings_have_no_bframes_but_files_may(tmp_path):
     context = encode(tmp_path / "out.mp4", frames(range(0, 4000, 40), time_base=MILLI))
     assert look(tmp_path / "out.mp4").bframes
     assert len(context.sent) == 100
+
+
+def test_pictures_that_an_encoder_keeps_for_itself_are_counted():
+    context = SoloContext(live=True)
+    url = f"udp://127.0.0.1:{free_port()}"
+    options = {"tune": "film", "bf": 3}  # against all that suits a live output
+    encoder = solo(Encoder, context=context, url=url, options=options)
+    feed(encoder, frames(range(0, 400, 40), time_base=MILLI))
+    encoder.close()  # without an end
+    assert len(context.sent) + sum(context.dropped.values()) == 10
+    assert sum(context.dropped.values()) > 0
