@@ -125,7 +125,7 @@ class DeviceError(SlabError):
 
     def __init__(self, message: str, *, out_of_memory: bool = False) -> None:
         super().__init__(message)
-        self.out_of_memory = self.retry = out_of_memory
+        self.out_of_memory = out_of_memory
 
 
 class RunError(StreamerError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -108,22 +109,20 @@ def test_a_graph_without_the_gpu_it_names_runs_on_the_host_or_says_why_not(
     report, seen = run(tmp_path, source={"count": 5})
     assert seen == [(seq, True, "host") for seq in range(5)]
     assert copies(report) == {"count": 0, "one": 0, "two": 0, "check": 0}
-    report, _ = run(tmp_path, kind="OnlyGpu")
-    assert report.exit_status == 1
-    assert report.errors == [
-        "one: takes frames on a GPU only: there is no gpu 0: 0 are simulated, from 0"
-    ]
+    with pytest.raises(streamer.RunError) as caught:
+        run(tmp_path, kind="OnlyGpu")
+    said = "one: takes frames on a GPU only: there is no gpu 0: 0 are simulated, from 0"
+    assert str(caught.value) == said
 
 
 def test_memory_that_is_short_from_the_start_ends_the_run_with_a_clear_sentence(
     tmp_path: Path, simulated_gpu: Path
 ) -> None:
     simulated.change(simulated_gpu, memory=1 << 20)
-    report, seen = run(tmp_path, source={"count": 5})
-    assert report.exit_status == 1
-    assert not seen
-    (said,) = report.errors
-    assert said.startswith("one: gpu 0 has no 2 MiB for")
-    assert said.endswith(
-        "make the pictures smaller, end other programs on it, or give the node another gpu"
+    with pytest.raises(streamer.RunError) as caught:
+        run(tmp_path, source={"count": 5, "live": True})
+    assert re.match(
+        r"one: gpu 0 has no 2 MiB for \d+ frames of 12288 bytes: 1 of 1 MiB are free; make the "
+        "pictures smaller, end other programs on it, or give the node another gpu",
+        str(caught.value),
     )

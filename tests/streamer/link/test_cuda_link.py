@@ -348,7 +348,7 @@ def test_memory_that_is_short_is_said_clearly_and_may_come_back(
     )
     with pytest.raises(DeviceError, match=said) as caught:
         out.allocate(1920 * 1080 * 3)
-    assert caught.value.retry
+    assert caught.value.out_of_memory
     assert publish(out, 0)  # smaller ones can be had,
     with pytest.raises(DeviceError, match=r"0 of 2 MiB are free"):
         out.allocate(1 << 20)
