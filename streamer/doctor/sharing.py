@@ -11,11 +11,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from streamer import gpu
 from streamer.doctor.finding import Finding, Status
+from streamer.errors import DeviceError
+from streamer.gpu import probe
 
 _AREA: Final = "Share"
 _SIZE: Final = 1 << 20
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+_CUDA_ADVICE: Final = (
+    "frames go through host memory between processes; containers of one graph need one --pid and "
+    "one --ipc, or put the nodes into one group of `workers:`"
+)
 _LITTLE_MEMORY: Final = 512 << 20
 _PRODUCER: Final = f"""
 import fcntl, mmap, os, sys
@@ -35,9 +42,7 @@ def look() -> Iterator[Finding]:
     yield _through_proc()
     yield _size()
     yield _sockets()
-    cuda = _cuda_ipc()
-    if cuda is not None:
-        yield cuda
+    yield from _cuda_ipc()
 
 
 def _sealed() -> Finding:
@@ -166,21 +171,25 @@ def _sockets() -> Finding:
     )
 
 
-def _cuda_ipc() -> Finding | None:
+def _cuda_ipc() -> Iterator[Finding]:
+    """Whether a second process can open memory of each GPU, by doing so."""
     try:
         import cupy
-    except ImportError:
-        return None
-    name = "between processes (CUDA IPC)"
-    try:
-        memory = cupy.cuda.alloc(1024)
-        cupy.cuda.runtime.ipcGetMemHandle(memory.ptr)
-    except Exception as error:  # CuPy raises its own types for each way a driver can be broken
-        return Finding(
+
+        count = cupy.cuda.runtime.getDeviceCount()
+    except Exception:  # CuPy raises its own types; that it is missing or broken is said elsewhere
+        count = 0
+    if not count and not os.environ.get(gpu.SIMULATED):
+        return
+    for ordinal in range(max(count, 1)):
+        try:
+            why = probe.ask(gpu.device(ordinal))
+        except DeviceError as error:
+            why = str(error)
+        yield Finding(
             area=_AREA,
-            name=name,
-            status=Status.WARN,
-            detail=f"does not work: {str(error).splitlines()[0]}",
-            advice="containers need --ipc=host, and a GPU that is not a MIG slice",
+            name=f"GPU {ordinal} between processes (CUDA IPC)",
+            status=Status.WARN if why else Status.OK,
+            detail=f"does not work: {why}" if why else "a second process's memory is read",
+            advice=_CUDA_ADVICE if why else "",
         )
-    return Finding(area=_AREA, name=name, status=Status.OK, detail="a handle can be exported")
