@@ -180,6 +180,9 @@ class Node(Generic[P]):
     """pixel formats taken on every input, best first"""
     memory: ClassVar[tuple[str, ...]] = ("host",)
     """where frames may lie that it takes and makes, best first: `host`, `cuda` (with `gpu: N`)"""
+    preload: ClassVar[tuple[str, ...]] = ()
+    """modules that `open` imports and that take long to; live graphs keep a spare process that has
+    them, so that a node whose process died is back sooner"""
 
     params: P
     context: Context

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -107,6 +107,7 @@ class Decoder(Source[DecoderParams]):
     """Plays a file, a camera, a network stream or pictures, with their sound."""
 
     Params = DecoderParams
+    preload: ClassVar[tuple[str, ...]] = ("nodes.decoder.player",)
     _player: Player | None = None
 
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -83,6 +83,7 @@ class Preprocess(Transform[PreprocessParams]):
     """Crops, scales, mirrors and converts pictures, and limits their rate."""
 
     Params = PreprocessParams
+    preload: ClassVar[tuple[str, ...]] = ("nodes.preprocess.shape",)
     accepts = ("yuv420p", "nv12", "rgb24", "bgr24", "rgba", "gray")
     emits = _EMITS
     _shaper: Shaper | None = None

@@ -345,10 +345,10 @@ class Supervisor:
 
     def _hear_last(self, worker: WorkerRecord, status: int) -> None:
         """Hears what a process said before it ended; that may still be on its way."""
-        until = time.monotonic() + (LAST_WORDS if status == 0 else LAST_WORDS_OF_DEAD)
+        until = time.monotonic() + (LAST_WORDS if status >= 0 else LAST_WORDS_OF_DEAD)
         assert self._desk is not None
         self._hear()
-        while not worker.done and (left := until - time.monotonic()) > 0:
+        while not (worker.done or worker.cause) and (left := until - time.monotonic()) > 0:
             self._desk.wait(left)
             self._hear()
 
@@ -408,9 +408,9 @@ class Supervisor:
         worker = self._crew.of_node[node]
         message = mask(f"{node}: {fields['text']}")
         worker.last_failure = message
+        worker.cause = worker.cause or message
         if fields["retry"] and self._started and not self._draining:
             worker.spared = worker.spared or not fields["quick"]
-            worker.cause = worker.cause or message
             return  # its process ends by itself, and what becomes of it is decided then
         self._close(node)
         self._give_up((node,), message, fields["exit_status"])

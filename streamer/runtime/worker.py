@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import faulthandler
+import importlib
 import json
 import logging
 import os
@@ -292,8 +293,10 @@ def _orders() -> dict[str, Any]:
             break
         _extend_path(orders["path"])
         for entry in orders["prepare"]:
-            with contextlib.suppress(StreamerError):  # it will be said where it matters
-                registry.load(entry)
+            # What is wrong here is said where it matters.
+            with contextlib.suppress(StreamerError, ImportError):
+                for module in registry.load(entry).preload:
+                    importlib.import_module(module)
     if idle:
         _rename(orders["worker"])
     return orders
