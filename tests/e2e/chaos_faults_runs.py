@@ -126,7 +126,7 @@ def ctrl_c_at_start() -> Outcome:
 @fault("ctrl-c-at-once", "Ctrl-C while Python still imports")
 def ctrl_c_at_once() -> Outcome:
     with show(LIVE) as one:
-        time.sleep(0.1)
+        until(lambda: not _catches(one.pid, signal.SIGINT), "it has begun to import")
         one.process.send_signal(signal.SIGINT)
         with suppress(Exception):
             one.process.wait(timeout=60)
@@ -134,6 +134,13 @@ def ctrl_c_at_once() -> Outcome:
         demand("Traceback" not in one.log.read_text(), f"a traceback: {one.last_words()}")
         one.nothing_left()
         return Outcome(None, "ended without a traceback, nothing left")
+
+
+def _catches(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal; Python has one for SIGINT at first."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (caught,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught, 16) >> (number - 1) & 1)
 
 
 @fault("ctrl-c-at-restart", "Ctrl-C while a node is being started again")

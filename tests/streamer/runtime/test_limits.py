@@ -72,7 +72,7 @@ def test_no_memory_for_larger_pictures_in_mid_stream(tmp_path: Path) -> None:
     assert all(p.low == p.high == p.seq for p in pictures(tape))
 
 
-@pytest.mark.parametrize("descriptors", [12, 18, 22, 26, 30, 36, 44])
+@pytest.mark.parametrize("descriptors", [12, 24, 44])
 def test_hardly_any_descriptors(tmp_path: Path, descriptors: int) -> None:
     tape = tmp_path / "tape"
     done = limited(chain(tape, src_count=20), tmp_path, "RLIMIT_NOFILE", descriptors)

@@ -70,14 +70,16 @@ def test_pictures_that_kill_whatever_handles_them_are_not_tried_again(
 ) -> None:
     tape = tmp_path / "tape"
     listener = Listener()
-    made = chain(tape, live=queue == "live", src_count=90, src_fps=60, work_poison_every=40)
+    made = chain(tape, live=queue == "live", src_count=190, src_fps=60, work_poison_every=80)
     report = run(made, listener)
     assert (report.exit_status, report.errors) == (0, [])
     deaths = [event for event in listener.events if "SIGSEGV" in event]
-    # Numbers 39 and 79: each killed one process, and no second one.
-    assert report.nodes["work"].restarts == len(deaths) == 2
-    assert deaths[0].startswith("work was killed by SIGSEGV at picture 39")
+    # Number 79 killed one process, and no second one; so did 159, unless it was let pass while
+    # the node was being started again.
+    assert report.nodes["work"].restarts == len(deaths) == len(set(deaths))
+    assert deaths[0].startswith("work was killed by SIGSEGV at picture 79")
+    assert len(deaths) == 2 if queue == "file" else 1 <= len(deaths) <= 2
     shown = [p.seq for p in pictures(tape)]
-    assert not {39, 79} & set(shown)
-    assert shown[-1] == 89
-    assert report.sinks["out"].dropped["crashed"] >= 2
+    assert not {79, 159} & set(shown)
+    assert shown[-1] == 189
+    assert report.sinks["out"].dropped["crashed"] >= len(deaths)
