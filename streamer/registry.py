@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
+import sys
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -55,4 +58,18 @@ def load(kind: str) -> type[Node[Any]]:
 
 
 def _points() -> tuple[EntryPoint, ...]:
+    return _points_on(tuple((folder, _changed(folder)) for folder in sys.path))
+
+
+def _changed(folder: str) -> int:
+    """When something was last installed in a folder, or removed."""
+    try:
+        return os.stat(folder or ".").st_mtime_ns
+    except OSError:
+        return 0
+
+
+@lru_cache(maxsize=1)
+def _points_on(folders: tuple[tuple[str, int], ...]) -> tuple[EntryPoint, ...]:
+    # Looks through every installed package, which takes longer than all else in a check.
     return tuple(entry_points(group=GROUP))
