@@ -10,7 +10,9 @@ import links
 import pytest
 
 from streamer import gpu
+from streamer.errors import DeviceError
 from streamer.gpu import simulated
+from streamer.gpu.device import Device
 
 
 @pytest.fixture
@@ -25,12 +27,26 @@ def simulated_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
     assert simulated.violations(folder) == []
 
 
-@pytest.fixture(params=["memfd", "cuda"])
+@pytest.fixture
+def real_gpu(monkeypatch: pytest.MonkeyPatch) -> Device:
+    """A GPU, by CuPy."""
+    monkeypatch.delenv(gpu.SIMULATED, raising=False)
+    monkeypatch.setattr(gpu, "_devices", {})
+    try:
+        return gpu.device(0)
+    except DeviceError as error:
+        pytest.skip(f"needs an NVIDIA GPU with CuPy: {error}")
+
+
+@pytest.fixture(params=["memfd", "cuda", pytest.param("gpu", marks=pytest.mark.gpu)])
 def memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The memory that links made by `links` use."""
+    """The memory that links made by `links` use: `cuda` is simulated, `gpu` is real."""
+    kind = "memfd" if request.param == "memfd" else "cuda"
     if request.param == "cuda":
         folder = request.getfixturevalue("simulated_gpu")
         simulated.change(folder, delay=0.0002)
-    monkeypatch.setattr(links, "memory", request.param)
-    kind: str = request.param
+    elif request.param == "gpu":
+        request.getfixturevalue("real_gpu")
+    monkeypatch.setattr(links, "memory", kind)
+    monkeypatch.setenv("LINKS_MEMORY", kind)
     return kind

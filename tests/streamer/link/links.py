@@ -30,7 +30,7 @@ DEADLINE = float(os.environ.get("LINKS_DEADLINE", 60))
 WIDTH, HEIGHT = 64, 48
 SIZE = WIDTH * HEIGHT * 3
 
-memory = "cuda" if os.environ.get(gpu.SIMULATED) else "memfd"
+memory = os.environ.get("LINKS_MEMORY") or ("cuda" if os.environ.get(gpu.SIMULATED) else "memfd")
 """where frames of the links lie"""
 opened: list[Outlet | Inlet] = []
 """what `close_all` closes after a test"""

@@ -1,0 +1,1 @@
+"""What the GPU parts must reach, and a run that measures it: see `scripts/gpu_acceptance`."""
