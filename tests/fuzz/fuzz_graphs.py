@@ -102,11 +102,15 @@ def _override() -> Run:
     from streamer.errors import GraphError
     from streamer.graph import Graph
 
-    base = GOOD.decode()
+    nodes = {
+        "cam": {"uses": "decoder", "with": {"url": ENVIRON["URL"], "options": {"x": 1}}},
+        "a": {"uses": "sdxs", "from": "cam", "with": {"prompt": "ink"}},
+        "out": {"uses": "encoder", "from": "a", "with": {"url": "out.mp4"}},
+    }
 
     def run(data: bytes) -> None:
         try:
-            Graph.parse(base, environ=ENVIRON, overrides=[text_of(data)])
+            Graph.from_dict({"nodes": nodes}, overrides=[text_of(data)])
         except GraphError as error:
             check_message(error, PASSWORD)
 
@@ -144,7 +148,7 @@ def _typed() -> Run:
 
 
 TARGETS = (
-    Target("yaml", "YAML as graph files have it", _yaml, lambda: SEEDS, 512, WORDS),
+    Target("yaml", "YAML as graph files have it", _yaml, lambda: SEEDS, 512, WORDS, True),
     Target("graph", "whole graph files", _graph, lambda: SEEDS, 768, WORDS),
     Target(
         "override",

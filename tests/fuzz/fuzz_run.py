@@ -2,6 +2,7 @@
 
     scripts/fuzz                          a million inputs for every parser
     scripts/fuzz --only link --inputs 1e5
+    scripts/fuzz --blind                  without coverage: many times as fast, less deep
     scripts/fuzz --list
 
 Inputs that led somewhere new are kept in a corpus outside of the repository and are the start of
@@ -13,6 +14,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
+import re
 import subprocess
 import sys
 import time
@@ -21,8 +24,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fuzz_target import Target
+
 SLOW = 1.0
 """seconds of processor time above which an input counts as a hang"""
+_DONE = re.compile(r"stat::number_of_executed_units: (\d+)")
 MOST_KEPT = 50
 """inputs that are kept of one parser's crashes"""
 WARM_UP = 0.1
@@ -41,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=0, help="of each parser at most")
     parser.add_argument("--only", action="append", metavar="NAME", help="this parser; repeatable")
     parser.add_argument("--list", action="store_true", help="list the parsers")
+    parser.add_argument("--blind", action="store_true", help="change inputs without coverage")
     parser.add_argument("--corpus", type=Path, default=corpus_folder(), help="%(default)s")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -84,13 +91,17 @@ def run_worker(name: str, options: argparse.Namespace) -> dict[str, Any]:
         *(sys.executable, "-W", "error", __file__, "--worker", name),
         *("--inputs", str(options.inputs), "--seconds", str(options.seconds)),
         *("--corpus", str(options.corpus)),
+        *(["--blind"] if options.blind else []),
     ]
     with (folder / "log").open("wb") as log:
         done = subprocess.run(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
     empty = {"inputs": 0, "rate": 0.0, "crashes": 0, "hangs": 0, "growth": 0.0, "said": []}
     found: dict[str, Any] = {**empty, **(json.loads(result.read_text()) if result.exists() else {})}
+    end = (folder / "log").read_text(errors="replace")[-20_000:]
+    if units := _DONE.search(end):  # the process ends without another word
+        found["inputs"] = int(units[1])
     if done.returncode or not result.exists():
-        hung = "timeout" in (folder / "log").read_text(errors="replace")[-20_000:]
+        hung = "timeout" in end
         found["hangs" if hung else "crashes"] += 1
         found["said"].append(f"its process ended with {done.returncode}: see {folder / 'log'}")
     return found
@@ -110,11 +121,12 @@ class Watch:
         self.count = self.hangs = 0
         self.crashes: dict[str, str] = {}
         self.warm_rss = 0.0
+        self.due = 0.0
         self.began = time.monotonic()
 
     def __call__(self, data: bytes) -> None:
         self.count += 1
-        if self.count % 20_000 == 0:
+        if time.monotonic() > self.due:
             self.save()
         if self.count == max(1, int(self.inputs * WARM_UP)):
             self.warm_rss = rss_mib()
@@ -142,6 +154,7 @@ class Watch:
     def save(self) -> None:
         """Writes what is known so far; a parser that ends the process leaves that much."""
         seconds = time.monotonic() - self.began
+        self.due = time.monotonic() + 1.0
         found = {
             "inputs": self.count,
             "rate": self.count / max(seconds, 1e-9),
@@ -162,27 +175,26 @@ def rss_mib() -> float:
 
 
 def fuzz(options: argparse.Namespace) -> None:
-    """Fuzzes one parser; ends the process."""
-    import atexit
-
-    import atheris
-
+    """Fuzzes one parser; ends the process where it is led by coverage."""
     name, inputs = options.worker, int(options.inputs)
     from fuzz_targets import TARGETS
 
     target = TARGETS[name]
-    # Torch and the like are too large to be looked into; C and Rust are not seen at all.
-    with atheris.instrument_imports(
-        include=["streamer", "nodes", "yaml"], enable_loader_override=False
-    ):
-        run = target.make()
     folder: Path = options.corpus / f"{name}-found"
     kept: Path = options.corpus / name
     kept.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(target.seeds()):
         (kept / f"seed-{number}").write_bytes(seed)
+    if options.blind:
+        change_blindly(Watch(target.make(), folder, inputs), target, kept, options.seconds)
+        return
+    import atheris
+
+    # Torch and the like are too large to be looked into; C and Rust are not seen at all.
+    looked = ["streamer", "nodes", *(["yaml"] if target.looks_into_yaml else [])]
+    with atheris.instrument_imports(include=looked, enable_loader_override=False):
+        run = target.make()
     watch = Watch(run, folder, inputs)
-    atexit.register(watch.save)
     flags = [
         sys.argv[0],
         f"-runs={inputs}",
@@ -201,6 +213,34 @@ def fuzz(options: argparse.Namespace) -> None:
         flags.append(f"-dict={words}")
     atheris.Setup([*flags, str(kept)], watch, enable_python_coverage=True)
     atheris.Fuzz()
+
+
+def change_blindly(watch: Watch, target: Target, kept: Path, seconds: float) -> None:
+    """Feeds what is in a corpus, each time with a few changes, until there were enough."""
+    chance = random.Random(time.time_ns())
+    corpus = [path.read_bytes() for path in sorted(kept.iterdir())]
+    end = time.monotonic() + (seconds or float("inf"))
+    while watch.count < watch.inputs and time.monotonic() < end:
+        data = bytearray(chance.choice(corpus))
+        for _ in range(chance.randint(1, 6)):
+            at, length = chance.randint(0, len(data)), chance.randint(1, 32)
+            match chance.randrange(6):
+                case 0:
+                    data[at : at + 1] = bytes([chance.randrange(256)])
+                case 1:
+                    del data[at : at + length]
+                case 2:
+                    data[at:at] = data[at : at + length]
+                case 3:
+                    data[at:at] = chance.randbytes(chance.randint(1, 4))
+                case 4 if target.words:
+                    data[at:at] = chance.choice(target.words)
+                case _:
+                    other = chance.choice(corpus)
+                    start = chance.randint(0, len(other))
+                    data[at : at + length] = other[start : start + length]
+        watch(bytes(data[: target.longest]))
+    watch.save()
 
 
 def _escaped(word: bytes) -> str:

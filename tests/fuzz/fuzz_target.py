@@ -33,6 +33,7 @@ class Target:
         seeds: valid inputs to begin with, and some that are nearly so.
         longest: bytes of an input.
         words: what inputs of its language are made of.
+        looks_into_yaml: whether the way through the YAML library counts as something new, too.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Target:
     seeds: Callable[[], list[bytes]]
     longest: int = 512
     words: tuple[bytes, ...] = ()
+    looks_into_yaml: bool = False
 
 
 def check_message(error: Exception, secret: str = "") -> None:
