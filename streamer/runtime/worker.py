@@ -14,6 +14,7 @@ import importlib
 import json
 import logging
 import os
+import select
 import shutil
 import signal
 import sys
@@ -296,7 +297,8 @@ def _orders() -> dict[str, Any]:
             # What is wrong here is said where it matters.
             with contextlib.suppress(StreamerError, ImportError):
                 for module in registry.load(entry).preload:
-                    importlib.import_module(module)
+                    if not select.select([sys.stdin], [], [], 0)[0]:  # else it is wanted already
+                        importlib.import_module(module)
     if idle:
         _rename(orders["worker"])
     return orders

@@ -109,7 +109,7 @@ def _worker_dies(victim: str, number: int, *, found: float = 0.0) -> Outcome:
     node, sink = ("style", "obs") if styled else (victim, "record" if victim == "record" else "obs")
     with show(STYLED if styled else LIVE) as one:
         one.flowing(sink)
-        until(lambda: len(one.processes()) > (5 if styled else 6), "a spare process is ready")
+        one.spare()
         before = one.descriptors()
         pid = one.pid_of(node)
         seconds = one.outage(
@@ -147,7 +147,7 @@ _add_worker_faults()
 def _node_misbehaves(trouble: str, said: str, *, restarts: int = 1) -> Outcome:
     with show(LIVE) as one:
         one.flowing("obs")
-        until(lambda: len(one.processes()) > 6, "a spare process is ready")
+        one.spare()
         trigger = one.folder / "trouble"
         settled = one.restarted("style") if restarts else lambda: not trigger.exists()
         seconds = one.outage("obs", lambda: _write(trigger, trouble), settled=settled)

@@ -237,7 +237,7 @@ def no_credits() -> Outcome:
 def no_descriptors() -> Outcome:
     with show(LIVE) as one:
         one.flowing("obs")
-        until(lambda: len(one.processes()) > 6, "a spare process is ready")
+        one.spare()
         former = resource.prlimit(one.pid, resource.RLIMIT_NOFILE)
 
         def harm() -> None:

@@ -23,6 +23,7 @@ import av
 from e2e_support import ROOT, make_clip, read_report
 
 from streamer.errors import StreamerError
+from streamer.runtime.control import NAMELESS
 from streamer.runtime.remote import Remote, RunningGraph
 
 MARK = "STREAMER_CHAOS"
@@ -220,6 +221,24 @@ class Show:
             )
 
         return check
+
+    def spare(self) -> None:
+        """Waits until the process that the run keeps for a restart has got ready."""
+
+        def spent() -> tuple[int, str] | None:
+            for pid in self.processes():
+                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                if NAMELESS.encode() in words:
+                    times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+                    return pid, " ".join(times)
+            return None
+
+        def idle() -> bool:
+            before = spent()
+            time.sleep(0.5)
+            return before is not None and before == spent()
+
+        until(idle, "a spare process is ready")
 
     def descriptors(self) -> int:
         """How many descriptors the supervisor has open."""
