@@ -25,7 +25,16 @@ if TYPE_CHECKING:
 
 _PROBE_SIDE: Final = 256  # smaller ones are refused by hardware encoders
 _NOMINAL_RATE: Final = Fraction(30)
-_HELD: Final = 0.6  # seconds of pictures that an encoder may hold where death may be sudden
+# Pictures that an encoder for files holds back to look ahead: a sudden death loses them, so that
+# recordings hold few. A number and not a time, for they may come at far less than their rate.
+_HELD: Final[Mapping[str, Mapping[str, str]]] = {
+    "libx264": {"rc-lookahead": "20"},
+    "libvpx-vp9": {"lag-in-frames": "12"},
+}
+_HELD_BRIEFLY: Final[Mapping[str, Mapping[str, str]]] = {
+    "libx264": {"bf": "2", "rc-lookahead": "6", "x264-params": "sync-lookahead=0"},
+    "libvpx-vp9": {"lag-in-frames": "6"},
+}
 _LAMBDA: Final = 118  # FF_QP2LAMBDA: units of global_quality in one step of a quantiser
 
 
@@ -169,34 +178,11 @@ class Setup:
         if self.qscale is not None:
             context.flags |= Flags.qscale
             context.global_quality = round(self.qscale * _LAMBDA)
-        if self.codec == "libx264" and not self.live:
+        if self.codec == "libx264" and not (self.live or self.brief):
             # Whole pictures in parallel: slices, PyAV's default, cost size and speed.
             context.thread_type = ThreadType.FRAME
-        options = dict(self.options)
-        if self.brief and not self.live:
-            options = {**_held_briefly(self.codec, rate), **options}
-        elif self.codec == "libvpx-vp9" and not self.live:
-            options.setdefault("lag-in-frames", "12")
-        context.options = options
-
-
-def _held_briefly(codec: str, rate: Fraction) -> dict[str, str]:
-    """Options by which an encoder for files holds back no more than `_HELD` seconds."""
-    most = max(2, int(float(rate) * _HELD))
-    if codec == "libx264":
-        # B-frames, frames that are encoded side by side, and the look ahead: all wait.
-        bframes = 3 if most >= 14 else 1 if most >= 8 else 0
-        threads = max(1, min(os.cpu_count() or 1, 6, most // 4))
-        ahead = max(0, most - bframes - threads)
-        return {
-            "bf": str(bframes),
-            "threads": str(threads),
-            "rc-lookahead": str(ahead),
-            "x264-params": "sync-lookahead=0",
-        }
-    if codec == "libvpx-vp9":
-        return {"lag-in-frames": str(min(12, most))}
-    return {}
+        held = {} if self.live else (_HELD_BRIEFLY if self.brief else _HELD).get(self.codec, {})
+        context.options = {**held, **self.options}
 
 
 def choose(
