@@ -236,7 +236,7 @@ class Connection:
         """Says that a fault was met; raises it if that is the end."""
         now = time.monotonic()
         self._fault = fault
-        since = f" since {now - self._lost_at:.0f} s" if now - self._lost_at >= 1 else ""
+        since = f" (for {now - self._lost_at:.0f} s)" if now - self._lost_at >= 1 else ""
         limit = self._params.give_up
         if limit is not None and now - self._lost_at >= limit:
             self._fail(f"{fault}; given up after {limit:g} s (give_up)", fault)
@@ -249,7 +249,7 @@ class Connection:
             if now - self._lost_at >= _GRACE:
                 self._fail(f"{fault}; that has not passed for {_GRACE:g} s", fault)
         if self._status is not Status.FAILED:
-            self._say(self._before, f"{fault.reason}{since}: {fault}")
+            self._say(self._before, f"{fault.reason}: {fault}{since}")
 
     def _fail(self, text: str, fault: Fault) -> None:
         self._say(Status.FAILED, text)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
-from typing import Final, TypeVar
+from typing import Final
 
 from nodes.decoder.render import Shot
 from nodes.rate import RateLimit
@@ -15,8 +15,8 @@ from streamer import Drop, Packet
 
 _LATE: Final = 1.0
 """Seconds behind its clock after which a file goes on from where it is instead of hurrying."""
+_LONGEST_WAIT: Final = 1.0
 
-T = TypeVar("T")
 Count = Callable[[Drop, int], None]
 
 
@@ -78,7 +78,10 @@ def limit(shots: Iterator[Shot | Packet], rate: Fraction, count: Count) -> Itera
 
 
 def at_own_speed(
-    shots: Iterator[Shot | Packet], stopping: threading.Event
+    shots: Iterator[Shot | Packet],
+    stopping: threading.Event,
+    *,
+    alive: Callable[[], None] = lambda: None,
 ) -> Iterator[Shot | Packet]:
     """Pictures of a file when their time has come, as a camera would send them.
 
@@ -87,6 +90,7 @@ def at_own_speed(
     Args:
         shots: pictures in order of presentation, and audio packets.
         stopping: ends the wait, and the pictures, when set.
+        alive: called while waiting.
     """
     begun: float | None = None
     for shot in shots:
@@ -96,6 +100,10 @@ def at_own_speed(
         now, offset = time.monotonic(), float(shot.time)
         if begun is None or now - begun - offset > _LATE:
             begun = now - offset
-        if stopping.wait(max(0.0, begun + offset - now)):
+        while (left := begun + offset - time.monotonic()) > _LONGEST_WAIT:
+            alive()
+            if stopping.wait(_LONGEST_WAIT):
+                return
+        if stopping.wait(max(0.0, left)):
             return
         yield replace(shot, capture_ns=time.monotonic_ns())

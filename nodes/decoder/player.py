@@ -105,7 +105,7 @@ class Player:
             change = limit if self._sent else convert
             shots = change(shots, exact_rate(params.fps), self._context.drop)
         if params.realtime and not self._address.is_live:
-            shots = at_own_speed(shots, stopping)
+            shots = at_own_speed(shots, stopping, alive=self._context.alive)
         try:
             for shot in shots:
                 yield shot if isinstance(shot, Packet) else self._renderer.frame(shot)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from e2e_support import ROOT, STREAMER, frames_of, read_report
+from e2e_support import ROOT, STREAMER, frames_of, read_report, wait_for
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 QUICKSTART = ROOT / "configs/quickstart.yaml"
@@ -61,11 +63,42 @@ def test_a_truncated_file_plays_up_to_its_end(streamer: Run, clip: Path, tmp_pat
     one_message(streamer("style", cut, "out2.mp4"), 1, "source:", "cut.mp4")
 
 
-def test_an_unreachable_host(streamer: Run) -> None:
-    done = streamer("style", "rtsp://anna:secret@127.0.0.1:9/camera", "out.mp4")
-    error = one_message(done, 1, "source:", "refused")
+def camera_graph(folder: Path, **params: object) -> Path:
+    """A graph whose camera is at a port at which nothing listens."""
+    url = "rtsp://anna:secret@127.0.0.1:9/camera"
+    source = {"uses": "decoder", "with": {"url": url, **params}}
+    sink = {"uses": "encoder", "from": "camera", "with": {"url": "out.mp4"}}
+    graph = {"version": 1, "name": "waiting", "nodes": {"camera": source, "out": sink}}
+    path = folder / "waiting.json"
+    path.write_text(json.dumps(graph))
+    return path
+
+
+def test_a_camera_that_is_not_there_is_given_up_if_asked(streamer: Run, tmp_path: Path) -> None:
+    done = streamer("run", camera_graph(tmp_path, give_up=1))
+    assert done.returncode == 1
+    assert "nothing listens at 127.0.0.1 port 9 (connection refused); given up after 1 s" in (
+        done.stderr
+    )
     assert "secret" not in done.stderr
-    assert "127.0.0.1:9" in error
+
+
+def test_a_camera_that_is_not_there_is_waited_for(
+    streamer: Run, started: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    run = started("run", camera_graph(tmp_path), "--report", "r.json")
+
+    def waits() -> bool:
+        said = streamer("status", "--json").stdout
+        nodes = json.loads(said)[0]["nodes"] if said.strip() not in ("", "[]") else {}
+        return bool(nodes.get("camera", {}).get("status") == "connecting")
+
+    wait_for(waits)
+    run.send_signal(signal.SIGINT)
+    output, _ = run.communicate(timeout=60)
+    assert run.returncode == 0, output
+    assert "secret" not in output
+    assert json.loads((tmp_path / "r.json").read_text())["nodes"]["camera"]["restarts"] == 0
 
 
 @pytest.mark.parametrize(

@@ -37,14 +37,14 @@ def test_a_clock_of_33_bits_that_wraps_loses_nothing():
     timeline, mended = line()
     pictures, sounds = [], []
     hours = 80
-    for number in range(hours * 3600 // 5):
-        own = number * 5 * 90000
-        arrival = number * 5 * NS
+    for number in range(hours * 3600 // 9):
+        own = number * 9 * 90000
+        arrival = number * 9 * NS
         # The sound wraps a little before the picture does.
         heard = (own + 40000) % (1 << 33)
         sounds.append(timeline.sound(heard, TICK, 1920, arrival) - 40000)
         pictures.append(timeline.picture(own % (1 << 33), TICK, STEP, arrival))
-    expected = [number * 5 * 90000 for number in range(hours * 3600 // 5)]
+    expected = [number * 9 * 90000 for number in range(hours * 3600 // 9)]
     assert pictures == expected
     assert sounds == expected
     assert mended.count == 3  # once in 26.5 hours

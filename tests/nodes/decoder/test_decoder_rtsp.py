@@ -149,6 +149,19 @@ def test_a_camera_with_a_password(camera, watch):
     assert "hunter2" not in str(watched.context.statuses)
 
 
+def test_a_camera_whose_clock_is_not_believed(camera, watch):
+    watched = watch(camera.start().url, options={"use_wallclock_as_timestamps": 1})
+    watched.more(45)
+    camera.kill()
+    before = len(watched.headers)
+    camera.start()
+    watched.more(30)
+    assert watched.headers[0].time < 5
+    assert rises(watched.headers)
+    late = watched.headers[before + 10 :]
+    assert lag(late) == pytest.approx(lag(watched.headers[20:before]), abs=0.3)
+
+
 @pytest.mark.parametrize("transport", ["udp", "auto"])
 def test_a_camera_that_sends_beside_its_connection_only(camera, watch, transport):
     watched = watch(camera.start("--udp").url, transport=transport, timeout=3)

@@ -103,7 +103,7 @@ def test_a_source_that_sends_in_bursts_is_let_go_evenly(ffmpeg, watch, port):
     url = f"udp://127.0.0.1:{at}?pkt_size=1316"
     ffmpeg(*bars, *H264, "-flush_packets", "0", "-f", "mpegts", url)
     watched = watch(f"udp://127.0.0.1:{at}")
-    watched.more(150)
+    watched.more(120)
     watched.stop()
     assert "it sends in bursts: pictures wait up to 0.25 s" in watched.texts(Status.LIVE)
     came = np.diff([header.capture_ns / 1e9 for header in watched.headers[30:]])
@@ -121,7 +121,7 @@ def test_a_source_that_sends_smoothly_does_not_wait(ffmpeg, watch, port):
     noise = ["-re", "-f", "lavfi", "-i", "testsrc2=size=320x240:rate=25"]
     ffmpeg(*noise, *h264, "-f", "mpegts", f"udp://127.0.0.1:{at}?pkt_size=1316")
     watched = watch(f"udp://127.0.0.1:{at}")
-    watched.more(100)
+    watched.more(60)
     watched.stop()
     assert "bursts" not in watched.texts(Status.LIVE)
     assert rises(watched)
@@ -167,14 +167,14 @@ def broadcast():
 
 def test_the_size_changes_in_mid_stream(watch, broadcast, port, tmp_path):
     x264 = ["-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency"]
-    data = segments(tmp_path, ("160x120", *x264), ("320x180", *x264), ("96x160", *x264))
+    data = segments(tmp_path, ("160x120", *x264), ("96x160", *x264))
     at = port(socket.SOCK_DGRAM)
-    broadcast(data, at, seconds=6)
+    broadcast(data, at, seconds=4)
     watched = watch(f"udp://127.0.0.1:{at}")
     watched.until(lambda: watched.headers and watched.headers[-1].width == 96)
     watched.more(10)
     sizes = [(header.width, header.height) for header in watched.headers]
-    assert list(dict.fromkeys(sizes)) == [(160, 120), (320, 180), (96, 160)]
+    assert list(dict.fromkeys(sizes)) == [(160, 120), (96, 160)]
     assert watched.statuses == [Status.CONNECTING, Status.LIVE]
     assert rises(watched)
 
@@ -230,7 +230,7 @@ def test_a_server_of_rtmp_goes_away_and_comes_back(ffmpeg, watch, port):
 def test_senders_of_rtmp_are_waited_for(ffmpeg, watch, port):
     at = port(socket.SOCK_STREAM)
     url = f"rtmp://127.0.0.1:{at}/live/key"
-    push = [*PICTURE, *H264, "-f", "flv", url]
+    push = [*PICTURE, *SOUND, *H264, "-f", "flv", url]
     watched = watch(url, timeout=1, options={"listen": 1})
     wait_for_listener(at)
     assert "waiting for a sender" in watched.texts(Status.CONNECTING)
