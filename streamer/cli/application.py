@@ -48,7 +48,7 @@ def _add_installed(app: typer.Typer, called: str | None) -> None:
         if name == called:
             app.command(name)(plugins.load(point))
         else:
-            app.command(name, help=plugins.summary(point), rich_help_panel="Models")(_placeholder)
+            app.command(name, help=plugins.summary(point), rich_help_panel="More")(_placeholder)
 
 
 def _print_version(wanted: bool) -> None:
