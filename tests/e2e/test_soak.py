@@ -63,6 +63,7 @@ def test_a_single_peak_is_no_growth() -> None:
     assert soaking.growth([100 + n * 0.1 for n in range(100)], times) == pytest.approx(9.9)
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(not HAS_SERVER, reason="needs GStreamer's RTSP server (gi)")
 def test_five_minutes_of_a_show_leave_everything_flat(tmp_path: Path) -> None:
     seen = soaking.soak(tmp_path, seconds=300, camera_every=45)
