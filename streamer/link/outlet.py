@@ -39,6 +39,8 @@ __all__ = ["Consumer", "Outlet", "Slot"]
 
 _MOST_MESSAGES: Final = 1000
 """messages taken in one go, so that a peer that floods the socket holds nobody up for long"""
+_CLOSING_S: Final = 0.5
+"""seconds that consumers have to close memory before it is left to the end of the process"""
 _STARVED_S: Final = 10.0
 """seconds without a free slot, though no consumer is behind, after which waiting is an error"""
 
@@ -305,6 +307,11 @@ class Outlet:
         with self._news:
             if self._closed:
                 return
+            # Consumers that have taken the end close memory of a GPU in this moment.
+            until = time.monotonic() + _CLOSING_S
+            while self._pool.open_elsewhere and time.monotonic() < until:
+                self._drain()
+                self._news.wait(0.005)
             self._closed = True
             self._socket.close()
             self._news.notify_all()

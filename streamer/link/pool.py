@@ -160,8 +160,13 @@ class SlotPool:
         """Slabs that are not closed yet, the present one last."""
         return (*self._retired, *([self._current] if self._current else []))
 
+    @property
+    def open_elsewhere(self) -> bool:
+        """Whether a consumer has memory of it open by a handle."""
+        return any(g.openers for g in (*self.generations, *self._parked))
+
     def close(self) -> None:
-        """Lets go of all memory."""
+        """Lets go of all memory; what is open elsewhere is left to the end of the process."""
         for generation in (*self.generations, *self._parked):
             if generation.openers or generation.free_at > time.monotonic():
                 _forsaken.append(generation.slab)

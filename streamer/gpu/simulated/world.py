@@ -44,6 +44,8 @@ def make(folder: str | Path, **settings: Any) -> Path:
     """Makes a folder of simulated devices; the arguments are those of `Settings`."""
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
+    for left in path.iterdir():
+        left.unlink()
     (path / _SETTINGS).write_text(json.dumps(asdict(Settings(**settings))))
     (path / _LEDGER).write_text(json.dumps(_EMPTY))
     (path / _VIOLATIONS).write_text("")

@@ -21,6 +21,7 @@ from streamer.drops import Drop
 from streamer.errors import FrameError
 from streamer.gpu import pixels, simulated
 from streamer.gpu.device import GRANULE
+from streamer.gpu.simulated.world import world
 from streamer.link import pool
 from streamer.link.inlet import EndOfStream, Received
 from streamer.link.outlet import Outlet
@@ -88,6 +89,15 @@ def freed(folder: Path, out: Outlet | None = None) -> bool:
             out.service()
         time.sleep(0.01)
     return simulated.used(folder) == 0
+
+
+def stand_still(process: Any, folder: Path) -> None:
+    """Stops a process, but not while it holds the books of the simulated GPU."""
+    with world(folder).locked():
+        process.send_signal(signal.SIGSTOP)
+        stat = Path(f"/proc/{process.pid}/stat")
+        while stat.read_text().rpartition(")")[2].split()[0] != "T":
+            time.sleep(0.001)
 
 
 def take(source: Any, count: int) -> list[int]:
@@ -206,7 +216,7 @@ def test_a_consumer_that_stands_still_loses_no_lease_and_holds_up_nobody(
     assert settled(out, lambda: sink.identity is not None and other.identity is not None)
     publish(out, 0)
     assert settled(out, lambda: not (sink.outstanding or sink.attaching))
-    peers[0].process.send_signal(signal.SIGSTOP)
+    stand_still(peers[0].process, on_gpu)
     seq = 1
     until = time.monotonic() + pixels.DEADLINE + 0.5  # longer than any deadline of the link
     while time.monotonic() < until:
