@@ -72,8 +72,15 @@ COUNTS = st.integers(1, I64)
 SLOTS = st.integers(0, wire.MAX_SLOTS - 1)
 MESSAGES: st.SearchStrategy[wire.Message] = st.one_of(
     st.builds(
-        wire.Hello, NAMES, COUNTS, st.integers(1, wire.MAX_SLOTS), st.text(max_size=60), COUNTS
+        wire.Hello,
+        NAMES,
+        COUNTS,
+        st.integers(1, wire.MAX_SLOTS),
+        st.text(max_size=60),
+        COUNTS,
+        st.lists(NAMES, max_size=wire.MAX_REACH).map(tuple),
     ),
+    st.builds(wire.Attached, COUNTS, st.text(max_size=100)),
     st.builds(
         wire.SlabTicket,
         COUNTS,
@@ -89,7 +96,7 @@ MESSAGES: st.SearchStrategy[wire.Message] = st.one_of(
     st.builds(wire.PacketReady, COUNTS, PACKETS),
     st.builds(wire.Watermark, COUNTS, NAMES, NS, st.integers(-I64, I64), FRACTIONS),
     st.builds(wire.End, COUNTS),
-    st.builds(wire.Credit, NS, st.integers(wire.MARK_SLOT, wire.MAX_SLOTS - 1), st.booleans()),
+    st.builds(wire.Credit, NS, st.integers(wire.SLAB_SLOT, wire.MAX_SLOTS - 1), st.booleans()),
 )
 
 
@@ -307,3 +314,17 @@ def test_a_watermark_covers_what_is_not_later() -> None:
     assert not mark(header.stream, 9, 10**6).covers(header)
     assert mark("another", 0, 600).covers(header)
     assert not mark("another", 10**6, 599).covers(header)
+
+
+def test_a_consumer_of_a_former_version_reaches_the_host_only() -> None:
+    kind, fields = msgpack.unpackb(wire.pack(wire.Hello("sink", 1, 1, "host", 7, ("cuda:GPU-1",))))
+    del fields["m"]
+    assert wire.unpack(msgpack.packb((kind, fields))) == wire.Hello("sink", 1, 1, "host", 7)
+
+
+@pytest.mark.parametrize("reach", [3, ["x"] * 17, [5], ["y" * 65], {"a": 1}])
+def test_memories_that_a_consumer_reaches_are_bounded(reach: object) -> None:
+    kind, fields = msgpack.unpackb(wire.pack(wire.Hello("sink", 1, 1, "host", 7)))
+    fields["m"] = reach
+    with pytest.raises(ProtocolError, match="'m'"):
+        wire.unpack(msgpack.packb((kind, fields)))
