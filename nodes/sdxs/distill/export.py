@@ -24,13 +24,14 @@ SHRINK = 4
 TRACED_SIDE = 264
 
 
-def export(network: Network, folder: Path, *, styles: Sequence[str]) -> None:
+def export(network: Network, folder: Path, *, styles: Sequence[str], graph: bool = True) -> None:
     """Writes a network's weights, its configuration and its graph into `folder`.
 
     Args:
         network: Its token table has one row for each style.
         folder: Made if it is not there; the node and `OneStep.load` take it as a model.
         styles: The vocabulary.
+        graph: Whether to make the graph; without it, torch runs the model.
     """
     folder.mkdir(parents=True, exist_ok=True)
     network.save(folder)
@@ -45,7 +46,8 @@ def export(network: Network, folder: Path, *, styles: Sequence[str]) -> None:
         "shrink": SHRINK,
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    make_graph(folder)
+    if graph:
+        make_graph(folder)
 
 
 def make_graph(folder: Path) -> None:

@@ -18,6 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from nodes.sdxs.distill.machines import Machines
 from nodes.sdxs.distill.settings import Stage
 
 FILE = "checkpoint.safetensors"
@@ -68,7 +69,7 @@ class Loop:
         averaged: Which of them are averaged.
         trained: The parameters that each optimiser changes, by its name; those of the networks
             that ask for gradients where left out.
-        device: Where the networks are.
+        machines: The processes that train together; this one alone where left out.
         report: Called with (step, steps, values) after each logged step.
     """
 
@@ -80,14 +81,15 @@ class Loop:
         networks: Mapping[str, nn.Module],
         averaged: Iterable[str] = (),
         trained: Mapping[str, Iterable[nn.Parameter]] | None = None,
-        device: torch.device | None = None,
+        machines: Machines | None = None,
         report: Callable[[int, int, dict[str, float]], None] | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.settings = settings
         self.networks = dict(networks)
-        self.device = device or torch.device("cpu")
+        self.machines = machines
+        self.device = torch.device("cpu") if machines is None else machines.device
         self._report = report
         chosen = trained or {name: one.parameters() for name, one in networks.items()}
         self.optimisers = {
@@ -106,6 +108,13 @@ class Loop:
         self._sums: dict[str, float] = {}
         self._counts: dict[str, int] = {}
         self._resume()
+        if machines is not None:
+            machines.same(self.networks.values())
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes logs and checkpoints."""
+        return self.machines is None or self.machines.first
 
     def __iter__(self) -> Iterator[int]:
         started, first = time.monotonic(), self.step
@@ -115,11 +124,15 @@ class Loop:
             for name, average in self.averages.items():
                 average.update(self.networks[name], self.step - 1)
             steps = self.settings.steps
+            if not self.first:
+                continue
             if self.step % self.settings.log_every == 0 or self.step == steps:
                 pace = (time.monotonic() - started) / (self.step - first)
                 self._log(pace)
             if self.step % self.settings.keep_every == 0 or self.step == steps:
                 self.save()
+        if self.machines is not None:
+            self.machines.wait()
 
     def parts(self) -> Iterator[int]:
         """The batches whose gradients add up to one step."""
@@ -149,6 +162,8 @@ class Loop:
         pace = rate(self.step, steps=settings.steps, peak=settings.rate, warm_up=settings.warm_up)
         factor = settings.rates.get(name, 1.0)
         parameters = [one for group in optimiser.param_groups for one in group["params"]]
+        if self.machines is not None:
+            self.machines.average(parameters)
         size = nn.utils.clip_grad_norm_(parameters, settings.clip)
         if not torch.isfinite(size):
             raise FloatingPointError(
@@ -218,9 +233,9 @@ class Loop:
         with path.open("a", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             if new:
-                writer.writerow(["step", "seconds", *values])
-            numbers = (f"{value:.6g}" for value in values.values())
-            writer.writerow([self.step, f"{pace:.4f}", *numbers])
+                writer.writerow(["step", "name", "value"])
+            for name, value in {**values, "seconds": pace}.items():
+                writer.writerow([self.step, name, f"{value:.6g}"])
         if self._report is not None:
             self._report(self.step, self.settings.steps, {"seconds a step": pace, **values})
 

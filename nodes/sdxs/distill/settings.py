@@ -22,6 +22,16 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Family(BaseModel):
+    """Which kind of training a YAML is of; everything else in it is looked at later.
+
+    Attributes:
+        family: `small`, from nothing, or `full`, from a teacher.
+    """
+
+    family: Literal["small", "full"]
+
+
 class Stage(Section):
     """What every stage has.
 
@@ -56,7 +66,7 @@ class Stage(Section):
     keep_every: Positive = 250
 
 
-S = TypeVar("S", bound=Section)
+S = TypeVar("S", bound=BaseModel)
 
 
 def load(name: str | Path, kind: type[S]) -> S:

@@ -1,0 +1,183 @@
+"""The command line of the recipe: stages as subcommands over one YAML."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from nodes.sdxs.distill import settings as files
+
+app = typer.Typer(
+    name="distill",
+    help="Distil SDXS: in small from nothing, in full from a teacher.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console(stderr=True)
+
+Config = Annotated[str, typer.Option(help="A configuration of the package, or a YAML file.")]
+Folder = Annotated[
+    Path | None, typer.Option(help="Of checkpoints; out/distill/CONFIG if left out.")
+]
+Plan = Annotated[bool, typer.Option("--plan", help="Only say what it would take; trains nothing.")]
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
+    """Mistakes of the user as one sentence, exit status 2."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError, FloatingPointError, MemoryError) as error:
+        console.print(f"error: {error}", style="red", soft_wrap=True, highlight=False)
+        raise typer.Exit(2) from error
+
+
+@contextmanager
+def _bars() -> Iterator[Callable[[str, int, int, dict[str, float]], None]]:
+    """A progress bar for each stage; where there is no terminal, a line now and then."""
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[values]}"),
+        console=console,
+        disable=not console.is_terminal,
+    ) as progress:
+        tasks: dict[str, int] = {}
+
+        def report(stage: str, step: int, steps: int, values: dict[str, float]) -> None:
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+            if not console.is_terminal:
+                console.print(f"{stage} {step}/{steps}: {shown}", highlight=False, soft_wrap=True)
+                return
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(stage, total=steps, values="")
+            progress.update(tasks[stage], completed=step, values=shown)  # type: ignore[arg-type]
+
+        yield report
+
+
+def _family(config: str) -> str:
+    return files.load(config, files.Family).family
+
+
+def _folder(config: str, folder: Path | None) -> Path:
+    return folder or Path("out") / "distill" / Path(config).stem
+
+
+def _run(names: list[str] | None, config: str, folder: Path | None, plan: bool) -> None:
+    with _in_words():
+        if plan:
+            from nodes.sdxs.distill.plan import show
+
+            show(config, console=Console())
+            return
+        with _bars() as report:
+            if _family(config) == "small":
+                from nodes.sdxs.distill.small import chain
+                from nodes.sdxs.distill.small.run import STAGES, Run
+                from nodes.sdxs.distill.small.settings import Small
+
+                run = Run(_folder(config, folder), files.load(config, Small), report=report)
+                for name in names or STAGES:
+                    if not chain.run_stage(run, name):
+                        console.print(f"{name}: finished before", highlight=False)
+                if not names:
+                    place = chain.export_stage(run, STAGES[-1], run.folder / chain.MODEL)
+                    console.print(f"the model is in {place}", highlight=False)
+            else:
+                from nodes.sdxs.distill.full.chain import train
+
+                train(names, config, _folder(config, folder), report=report)
+
+
+@app.command("all")
+def whole(config: Config = "tiny", folder: Folder = None, plan: Plan = False) -> None:
+    """Runs every stage that is not finished, in order, and exports the model."""
+    _run(None, config, folder, plan)
+
+
+@app.command()
+def smoke(folder: Folder = None) -> None:
+    """Runs every stage for seconds; fails if a loss does not fall or a student cannot paint."""
+    _run(None, "smoke", folder, False)
+    from nodes.sdxs.distill.small.run import Run
+    from nodes.sdxs.distill.small.settings import Small
+    from nodes.sdxs.distill.smoke import problems
+
+    found = problems(Run(_folder("smoke", folder), files.load("smoke", Small)))
+    for problem in found:
+        console.print(f"error: {problem}", style="red", soft_wrap=True, highlight=False)
+    if found:
+        raise typer.Exit(1)
+    console.print("every loss fell, and every student paints", highlight=False)
+
+
+def _stage(name: str, help_text: str) -> None:
+    def command(config: Config = "tiny", folder: Folder = None, plan: Plan = False) -> None:
+        _run([name], config, folder, plan)
+
+    command.__doc__ = help_text
+    app.command(name)(command)
+
+
+for _name, _help in {
+    "draft": "In small only: one-step regression, instead of pretrained networks.",
+    "autoencoder": "In small only: an autoencoder for the styled pictures.",
+    "teacher": "In small only: the teacher of many steps.",
+    "decoder": "In full only: the tiny decoder, and the encoder likewise.",
+    "unet": "Block removal, then output and feature distillation.",
+    "control": "In full only: the small ControlNet.",
+    "warmup": "The feature-matching warm-up.",
+    "score": "Segmented score distillation.",
+    "one-step-control": "In full only: the one-step ControlNet.",
+    "polish": "The adversarial finish with a LoRA of very low rank.",
+}.items():
+    _stage(_name, _help)
+
+
+@app.command()
+def evaluate(
+    config: Config = "tiny",
+    folder: Folder = None,
+    against: Annotated[str, typer.Option(help="A model to compare with.")] = "bundled",
+    stage: Annotated[list[str] | None, typer.Option(help="Only after these stages.")] = None,
+    size: Annotated[int, typer.Option(help="Of the pictures, in pixels.")] = 256,
+    grid: Annotated[Path | None, typer.Option(help="Draw the pictures there.")] = None,
+) -> None:
+    """Compares the students and the teacher on held-out photographs and clips."""
+    logging.captureWarnings(True)
+    with _in_words():
+        from nodes.sdxs.distill.evaluate import table
+        from nodes.sdxs.distill.small.run import Run
+        from nodes.sdxs.distill.small.settings import Small
+
+        run = Run(_folder(config, folder), files.load(config, Small))
+        print(table(run, against=against, stages=stage, size=size, grid=grid))
+
+
+@app.command()
+def export(
+    stage: Annotated[str, typer.Argument(help="Whose student.")] = "polish",
+    config: Config = "tiny",
+    folder: Folder = None,
+    to: Annotated[Path | None, typer.Option(help="Where the model goes.")] = None,
+) -> None:
+    """Writes the student of a stage as a model that the node takes."""
+    with _in_words():
+        from nodes.sdxs.distill.small import chain
+        from nodes.sdxs.distill.small.run import Run
+        from nodes.sdxs.distill.small.settings import Small
+
+        run = Run(_folder(config, folder), files.load(config, Small))
+        print(chain.export_stage(run, stage, to))

@@ -1,0 +1,225 @@
+"""Students and teacher side by side, on photographs and clips that none was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nodes.sdxs.distill import scattering
+from nodes.sdxs.distill.measure import edges, likeness, milliseconds
+from nodes.sdxs.distill.pictures import HELD_OUT, held_out
+from nodes.sdxs.distill.small import chain
+from nodes.sdxs.distill.small.making import painter
+from nodes.sdxs.distill.small.run import Run
+from nodes.sdxs.engine import OneStep
+from nodes.sdxs.network import NOISE_CHANNELS
+from nodes.sdxs.styles import OPERATORS
+from nodes.stability import Steadiness, flicker
+from nodes.stability.measures import noisy_stills
+
+Bytes = NDArray[np.uint8]
+Paint = Callable[[Bytes, str], Bytes]
+"""A picture in a style: uint8 HW3 and the style's name, to uint8 HW3."""
+
+CLIP_FRAMES = 10
+STILLS = 4
+SENSOR = 2.0
+"""Grey levels of noise on the still picture."""
+
+
+@dataclass(frozen=True)
+class Painter:
+    """Something to compare.
+
+    Attributes:
+        name: In the table.
+        paint: What it does.
+        styles: Those it knows.
+        pace: Milliseconds a picture, where it runs in the node.
+    """
+
+    name: str
+    paint: Paint
+    styles: tuple[str, ...]
+    pace: float | None = None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One line of the table, means over photographs and styles; see `COLUMNS`."""
+
+    likeness: float
+    teacher_likeness: float
+    lines: float
+    feature: float
+    teacher_feature: float
+    style: float
+    warp: float
+    flicker: float
+
+
+COLUMNS = {
+    "likeness": "SSIM to the operator ↑",
+    "teacher_likeness": "SSIM to the teacher ↑",
+    "lines": "lines ↑",
+    "feature": "feature distance ↓",
+    "teacher_feature": "feature distance to the teacher ↓",
+    "style": "style distance ↓",
+    "warp": "warp error ↓",
+    "flicker": "flicker ↓",
+}
+
+
+def of_model(model: str | Path, name: str, *, threads: int, size: int) -> Painter:
+    """A model as the node runs it."""
+    engine = OneStep.load(model, threads=threads)
+
+    def paint(picture: Bytes, style: str) -> Bytes:
+        engine.prompt = style
+        return engine(picture)
+
+    return Painter(name, paint, engine.prompts, milliseconds(engine, size))
+
+
+def of_teacher(run: Run, *, steps: int) -> Painter:
+    """The teacher in many steps, with the paper that the node draws for seed 0."""
+    kept = run.student("autoencoder").eval().requires_grad_(False)
+    sample = painter(kept, run.teacher(), steps=steps)
+    styles = run.settings.styles
+
+    def paint(picture: Bytes, style: str) -> Bytes:
+        source = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
+        shape = (1, NOISE_CHANNELS, picture.shape[0] // 4, picture.shape[1] // 4)
+        paper = np.random.default_rng(0).standard_normal(shape, np.float32)
+        made = sample(source, torch.tensor([styles.index(style)]), torch.from_numpy(paper))
+        shown = (made[0].clamp(0, 1) * 255).round().to(torch.uint8)
+        return np.ascontiguousarray(shown.permute(1, 2, 0).numpy())
+
+    return Painter(f"teacher, {steps} steps", paint, styles)
+
+
+def clip(name: str, *, size: int, frames: int = CLIP_FRAMES) -> Iterator[Bytes]:
+    """A held-out photograph under a camera that pans and closes in by 3 pixels a picture."""
+    picture = held_out(name, size=size + 64)
+    for index in range(frames):
+        side = size + 32 - 2 * index
+        left, top = 3 * index, 8 + index
+        view = picture[top : top + side, left : left + side]
+        yield np.asarray(cv2.resize(view, (size, size), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def score(
+    one: Painter, teacher: Painter | None, *, styles: Sequence[str], size: int
+) -> dict[str, Scores]:
+    """Scores by style.
+
+    Args:
+        one: What is judged.
+        teacher: What it was distilled from; without it, those columns are those to the operator.
+        styles: Which.
+        size: Of the pictures.
+    """
+    found = {}
+    for style in styles:
+        rows = []
+        for name in HELD_OUT:
+            source = held_out(name, size=size)
+            made, wanted = one.paint(source, style), OPERATORS[style](source)
+            taught = wanted if teacher is None else teacher.paint(source, style)
+            steadiness = Steadiness()
+            for picture in clip(name, size=size):
+                steadiness.add(picture, one.paint(picture, style))
+            stills = [
+                one.paint(noisy, style)
+                for noisy in noisy_stills(source, sigma=SENSOR, count=STILLS)
+            ]
+            rows.append(
+                (
+                    likeness(made, wanted),
+                    likeness(made, taught),
+                    edges(made, wanted),
+                    scattering.distance(_tensor(made), _tensor(wanted)),
+                    scattering.distance(_tensor(made), _tensor(taught)),
+                    scattering.style_distance(_tensor(made), _tensor(wanted)),
+                    steadiness.result().styled_error,
+                    flicker(stills),
+                )
+            )
+        found[style] = Scores(*(float(value) for value in np.mean(rows, axis=0)))
+    return found
+
+
+def table(
+    run: Run,
+    *,
+    against: str,
+    stages: Sequence[str] | None = None,
+    size: int = 256,
+    grid: Path | None = None,
+) -> str:
+    """The comparison as Markdown: means over the styles that all of them know, then each style.
+
+    Args:
+        run: The training.
+        against: A model to compare with, whose vocabulary decides which styles count.
+        stages: Students after these stages; all that are finished where left out.
+        size: Of the pictures.
+        grid: A PNG of the pictures is drawn there.
+    """
+    threads = run.settings.threads
+    chosen = stages or [name for name in chain.STUDENTS if run.finished(name)]
+    painters = [of_model(against, against, threads=threads, size=size)]
+    for name in chosen:
+        place = chain.export_stage(run, name)
+        painters.append(of_model(place, f"student after {name}", threads=threads, size=size))
+    teacher = of_teacher(run, steps=16) if run.finished("teacher") else None
+    if teacher is not None:
+        painters.append(teacher)
+    shared = [style for style in run.settings.styles if style in painters[0].styles]
+    lines = [
+        f"Held out: {', '.join(HELD_OUT)}, {size} × {size}; means over {', '.join(shared)}.",
+        "",
+        "| | " + " | ".join([*COLUMNS.values(), "ms ↓"]) + " |",
+        "|---" * (len(COLUMNS) + 2) + "|",
+    ]
+    details = []
+    for one in painters:
+        styles = [style for style in run.settings.styles if style in one.styles]
+        by_style = score(one, teacher, styles=styles, size=size)
+        means = [np.mean([getattr(by_style[style], key) for style in shared]) for key in COLUMNS]
+        pace = "" if one.pace is None else f"{one.pace:.1f}"
+        lines.append(f"| {one.name} | {' | '.join(_shown(value) for value in means)} | {pace} |")
+        for style, scores in by_style.items():
+            values = " | ".join(_shown(getattr(scores, key)) for key in COLUMNS)
+            details.append(f"| {one.name}: {style} | {values} | |")
+    if grid is not None:
+        draw(painters, run.settings.styles, path=grid, size=size)
+    return "\n".join([*lines, *details])
+
+
+def draw(painters: Sequence[Painter], styles: Sequence[str], *, path: Path, size: int) -> None:
+    """A grid: photographs and painters below each other, the source and the styles beside."""
+    rows = []
+    for name in HELD_OUT:
+        source = held_out(name, size=size)
+        blank = np.full_like(source, 128)
+        for one in painters:
+            painted = [one.paint(source, s) if s in one.styles else blank for s in styles]
+            rows.append(np.hstack([source, *painted]))
+        rows.append(np.hstack([source, *(OPERATORS[style](source) for style in styles)]))
+    cv2.imwrite(str(path), np.vstack(rows)[:, :, ::-1])
+
+
+def _tensor(picture: Bytes) -> Tensor:
+    return torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
+
+
+def _shown(value: float) -> str:
+    return f"{value:.2f}" if abs(value) >= 1 else f"{value:.3f}"

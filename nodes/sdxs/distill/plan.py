@@ -1,0 +1,266 @@
+"""What a full training would take, counted on the meta device: nothing is loaded or computed.
+
+Parameters and operations are exact for the layouts; memory is weights, gradients, optimiser and
+averages plus the activations that autograd would keep; time is operations over what a GPU reaches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from typing import Any
+
+import torch
+import transformers
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from nodes.sdxs.checkpoint import parts
+from nodes.sdxs.checkpoint.layouts import TAESD, control_for
+from nodes.sdxs.distill import settings
+from nodes.sdxs.distill.full.run import STAGES
+from nodes.sdxs.distill.full.settings import Full
+from nodes.sdxs.distill.layouts import TEACHERS
+from nodes.sdxs.distill.removal import outlets
+
+TRAINED_BYTES = 4 + 4 + 8
+"""Of a trained parameter: weight, gradient and AdamW's two moments in float32."""
+AVERAGE_BYTES = 4
+FROZEN_BYTES = 4
+REACHED = 350e12
+"""Operations a second in bfloat16 that one GPU reaches: about a third of an H100's peak."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one picture through one network.
+
+    Attributes:
+        parameters: Of the network.
+        operations: Of a forward pass; one of training takes three times as many.
+        kept: Bytes of activations that autograd keeps for the backward pass.
+    """
+
+    parameters: int
+    operations: int
+    kept: int
+
+
+@dataclass(frozen=True)
+class Use:
+    """How a stage uses the networks: forward passes for each picture, by network.
+
+    Attributes:
+        trained: With gradients to the weights; optimiser states are needed.
+        through: With gradients that only pass.
+        frozen: Without gradients; the number of passes.
+        averaged: Which of the trained are averaged.
+    """
+
+    trained: Mapping[str, float]
+    through: Mapping[str, float] = field(default_factory=dict)
+    frozen: Mapping[str, float] = field(default_factory=dict)
+    averaged: tuple[str, ...] = ("student",)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Of one stage.
+
+    Attributes:
+        stage: Its name.
+        batch: Pictures of one step, over all processes and parts.
+        bytes: Of the GPU's memory, in each process.
+        hours: Of one GPU; divide by their number.
+    """
+
+    stage: str
+    batch: int
+    bytes: int
+    hours: float
+
+
+@lru_cache(maxsize=4)
+def costs(layout: str) -> dict[str, Cost]:
+    """Every network of a layout, by name."""
+    teacher = TEACHERS[layout]
+    latent = teacher.resolution // 8
+    place = torch.device("meta")
+    with place:
+        noise = torch.empty(1, teacher.unet["in_channels"], latent, latent)
+        picture = torch.empty(1, 3, teacher.resolution, teacher.resolution)
+        t = torch.zeros(1, dtype=torch.int64)
+        text = torch.empty(1, 77, teacher.unet["cross_attention_dim"])
+        extra = None
+        if teacher.unet.get("addition_embed_type"):
+            extra = {"text_embeds": torch.empty(1, 1280), "time_ids": torch.empty(1, 6)}
+    found: dict[str, Cost] = {}
+
+    def unet(config: Mapping[str, Any], name: str, *, half: bool = False) -> None:
+        network = _built("UNet2DConditionModel", config)
+        call = partial(network, noise, t, text, added_cond_kwargs=extra)
+        found[name] = _cost(network, call)
+        if half:
+            # The first half alone, as a backbone of features.
+            layers = outlets(network)
+            modules = layers[: len(layers) // 2]
+            whole = found[name]
+            share = len(modules) / len(layers)
+            found["backbone"] = Cost(0, round(whole.operations * share), round(whole.kept * share))
+
+    unet(teacher.unet, "teacher", half=True)
+    unet(teacher.student, "student")
+    for name, config in (
+        ("original control", control_for(teacher.unet)),
+        ("control", control_for(teacher.student)),
+    ):
+        network = _built("ControlNetModel", config)
+        call = partial(network, noise, t, text, controlnet_cond=picture, added_cond_kwargs=extra)
+        found[name] = _cost(network, call)
+    vae = _built("AutoencoderKL", teacher.vae)
+    found["large decoder"] = _cost(vae, lambda: vae.decode(noise))
+    tiny = _built("AutoencoderTiny", TAESD)
+    found["tiny autoencoder"] = _cost(tiny, lambda: (tiny.decoder(noise), tiny.encoder(picture)))
+    for index, (kind, config) in enumerate(teacher.text_encoders):
+        with place:
+            encoder = getattr(transformers, kind)(transformers.CLIPTextConfig(**config))
+        found[f"text encoder {index + 1}"] = Cost(_size(encoder), 0, 0)
+    return found
+
+
+def uses(config: Full) -> dict[str, Use]:
+    """What each stage does with the networks; the samples of the few-step model count for all."""
+    few = config.sources.straight_steps * (2 if config.sources.straight_guidance > 1 else 1)
+    sample: dict[str, float] = {"teacher": few}
+    offline = 2 if config.score.guidance > 1 else 1
+    scores = {"teacher": few + offline, "online": 1.0, "backbone": 1.0}
+    return {
+        "decoder": Use(
+            {"tiny autoencoder": 1}, {}, {**sample, "large decoder": 1}, ("tiny autoencoder",)
+        ),
+        "unet": Use({"student": 1}, {}, {"teacher": few + 1}),
+        "control": Use(
+            {"control": 1},
+            {"student": 1},
+            {"teacher": few + 1, "original control": 1, "large decoder": 1},
+            ("control",),
+        ),
+        "warmup": Use({"student": 1}, {"backbone": 1}, {**sample, "backbone": 1}),
+        "score": Use({"student": 1, "online": 1}, {"backbone": 1}, scores),
+        "one_step_control": Use(
+            {"control": 1, "online": 1},
+            {"student": 1, "backbone": 1},
+            {**scores, "original control": offline + 2.0, "large decoder": 1},
+            ("control",),
+        ),
+        "polish": Use(
+            {}, {"student": 1, "tiny autoencoder": 0.5, "backbone": 1},
+            {**sample, "large decoder": 1, "backbone": 1},
+        ),
+    }  # fmt: skip
+
+
+def estimate(config: Full, *, reached: float = REACHED, processes: int = 1) -> list[Estimate]:
+    """Memory and time of every stage.
+
+    Args:
+        config: The training.
+        reached: Operations a second of one GPU.
+        processes: GPUs; the batch of a step is their number times that of one.
+    """
+    known = costs(config.layout)
+    # The online network is the teacher once more.
+    known["online"] = known["teacher"]
+    estimates = []
+    for name, use in uses(config).items():
+        stage: Any = getattr(config, name)
+        present = {*use.trained, *use.through, *use.frozen} - {"backbone"}
+        memory = sum(known[one].parameters * FROZEN_BYTES for one in present - {*use.trained})
+        memory += sum(known[one].parameters * TRAINED_BYTES for one in use.trained)
+        averaged = [one for one in use.averaged if one in present]
+        memory += sum(known[one].parameters * AVERAGE_BYTES for one in averaged)
+        memory += sum(
+            cost.parameters * FROZEN_BYTES for one, cost in known.items() if "text" in one
+        )
+        # The student's and the online network's turns do not overlap.
+        turns = [0.0, 0.0]
+        for one, passes in (*use.trained.items(), *use.through.items()):
+            turns[one == "online"] += passes * known[one].kept * stage.batch
+        # Half of what float32 would keep, where the forward pass is in half precision.
+        memory += round(max(turns) * (1.0 if stage.precision == "float32" else 0.5))
+        work = sum(passes * known[one].operations for one, passes in use.frozen.items())
+        for one, passes in (*use.trained.items(), *use.through.items()):
+            work += 3 * passes * known[one].operations
+        pictures = stage.steps * stage.batch * stage.accumulate * processes
+        estimates.append(
+            Estimate(
+                name,
+                stage.batch * stage.accumulate * processes,
+                memory,
+                pictures * work / reached / 3600,
+            )
+        )
+    return estimates
+
+
+def show(config: str, *, console: Console, processes: int = 8) -> None:
+    """Prints parameters, memory and time.
+
+    Raises:
+        ValueError: The configuration is not of a full training.
+    """
+    if settings.load(config, settings.Family).family != "full":
+        raise ValueError(
+            f"--plan is for trainings in full; {config!r} is in small, and takes minutes to hours"
+        )
+    wanted = settings.load(config, Full)
+    networks = Table("network", "parameters", "operations a picture", title=wanted.layout)
+    for name, cost in costs(wanted.layout).items():
+        if cost.parameters:
+            networks.add_row(name, f"{cost.parameters:,}", f"{cost.operations / 1e12:.2f} T")
+    console.print(networks)
+    stages = Table("stage", "pictures a step", "memory of each", f"hours of {processes} GPUs")
+    total = 0.0
+    for one in estimate(wanted, processes=processes):
+        hours = one.hours / processes
+        total += hours
+        stages.add_row(one.stage, str(one.batch), f"{one.bytes / 2**30:.0f} GiB", f"{hours:.1f}")
+    stages.add_row("all", "", "", f"{total:.1f}")
+    console.print(stages)
+    console.print(
+        f"{processes} processes, {REACHED / 1e12:.0f} T operations a second each; "
+        f"in the order {', '.join(STAGES)}.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _built(kind: str, config: Mapping[str, Any]) -> Any:
+    network: Any = parts.build(kind, config)
+    return network.to("meta")
+
+
+def _cost(network: nn.Module, call: Callable[[], Any]) -> Cost:
+    kept: dict[int, Tensor] = {}
+    own = {id(one) for one in network.parameters()}
+
+    def keep(tensor: Tensor) -> Tensor:
+        # Held on to, so that no two tensors share an identity; weights are counted elsewhere.
+        if id(tensor) not in own:
+            kept[id(tensor)] = tensor
+        return tensor
+
+    network.train().requires_grad_(True)
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with hooks, FlopCounterMode(display=False) as counter:
+        call()
+    held = sum(one.numel() * one.element_size() for one in kept.values())
+    operations: int = counter.get_total_flops()
+    return Cost(_size(network), operations, held)
+
+
+def _size(network: nn.Module) -> int:
+    return sum(one.numel() for one in network.parameters())

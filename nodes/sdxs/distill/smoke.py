@@ -1,0 +1,49 @@
+"""Whether a quick run of the whole chain did what every stage is for."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nodes.sdxs.distill import curves
+from nodes.sdxs.distill.loop import CURVE
+from nodes.sdxs.distill.small import chain
+from nodes.sdxs.distill.small.run import Run
+from nodes.sdxs.engine import OneStep
+
+FALLING = {
+    "draft": ("loss", "l1"),
+    "autoencoder": ("loss",),
+    "teacher": ("loss",),
+    "unet": ("loss", "output"),
+    "warmup": ("matching",),
+    "score": ("online",),
+    "polish": ("paired", "critic"),
+}
+"""What must fall in each stage: the mean of the last third of its curve below the first's."""
+
+
+def problems(run: Run) -> list[str]:
+    """What is wrong with a finished chain: losses that did not fall, students that do not paint.
+
+    Every student is loaded as the node loads it, and paints a picture in every style.
+    """
+    found = []
+    for stage, names in FALLING.items():
+        curve = curves.load(run.folder / stage / CURVE)
+        for name in names:
+            values = [value for _, value in curve[name]]
+            third = max(1, len(values) // 3)
+            first, last = np.mean(values[:third]), np.mean(values[-third:])
+            if not last < first:
+                found.append(f"{stage}: {name} went from {first:.4g} to {last:.4g} and must fall")
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    for stage in chain.STUDENTS:
+        place = chain.export_stage(run, stage, graph=False)
+        engine = OneStep.load(place, backend="torch")
+        if engine.prompts != run.settings.styles:
+            found.append(f"{stage}: knows {', '.join(engine.prompts)}")
+        for style in engine.prompts:
+            engine.prompt = style
+            if np.ptp(engine(picture)) < 2:
+                found.append(f"{stage}: paints {style} as one plain area")
+    return found

@@ -1,0 +1,296 @@
+"""The stages in full, on random teachers of a few hundred thousand weights, really trained."""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
+
+from nodes.sdxs.checkpoint.text import Embedding
+from nodes.sdxs.distill import curves
+from nodes.sdxs.distill.diffusion import Diffusion
+from nodes.sdxs.distill.full import chain, models, stepping
+from nodes.sdxs.distill.full.models import Models
+from nodes.sdxs.distill.full.run import Run
+from nodes.sdxs.distill.full.settings import Full
+from nodes.sdxs.distill.layouts import TEACHERS
+from nodes.sdxs.distill.loop import CURVE, FILE, read
+from nodes.sdxs.distill.machines import Machines
+from nodes.sdxs.distill.plan import costs, estimate
+from nodes.sdxs.distill.settings import CONFIGS, load
+
+UNet: Any = UNet2DConditionModel
+UNET: dict[str, Any] = {
+    "sample_size": 8,
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": (16, 32, 32),
+    "layers_per_block": 2,
+    "down_block_types": (*("CrossAttnDownBlock2D",) * 2, "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", *("CrossAttnUpBlock2D",) * 2),
+    "cross_attention_dim": 16,
+    "attention_head_dim": 2,
+    "norm_num_groups": 8,
+}
+VAE: dict[str, Any] = {
+    "block_out_channels": (16, 16, 16, 16),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "latent_channels": 4,
+    "norm_num_groups": 8,
+    "sample_size": 64,
+}
+QUICK = {"steps": 6, "batch": 2, "rate": 1e-3, "warm_up": 1, "log_every": 1, "average": 0.5}
+
+
+class Words:
+    """Stands for CLIP: an embedding that depends on the text, of the right shape."""
+
+    def encode(self, text: str) -> Embedding:
+        generator = torch.Generator().manual_seed(len(text))
+        return Embedding(torch.randn(1, 77, 16, generator=generator), None)
+
+
+@pytest.fixture
+def teacher() -> Models:
+    torch.manual_seed(0)
+    unet = UNet(**UNET)
+    vae: Any = AutoencoderKL
+    nets: Any = ControlNetModel
+    control = nets.from_unet(unet, conditioning_embedding_out_channels=(8, 8, 16, 16))
+    # A ControlNet begins at nought; this one has something to say.
+    for layer in (*control.controlnet_down_blocks, control.controlnet_mid_block):
+        torch.nn.init.normal_(layer.weight, std=0.05)
+    frozen = [one.eval().requires_grad_(False) for one in (unet, vae(**VAE), control)]
+    words: Any = Words()
+    return Models(
+        teacher=frozen[0],
+        straight=frozen[0],
+        vae=frozen[1],
+        encoders=words,
+        diffusion=Diffusion.scaled_linear(),
+        velocity=False,
+        control=frozen[2],
+        pixels=64,
+        device=torch.device("cpu"),
+    )
+
+
+def quick(**sections: dict[str, Any]) -> Full:
+    fields = yaml.safe_load((CONFIGS / "sd15.yaml").read_text())
+    fields["sources"]["straight_steps"] = 2
+    for name in chain.FUNCTIONS:
+        fields[name] = {
+            **{key: value for key, value in fields[name].items() if key not in ("accumulate",)},
+            **QUICK,
+            **sections.get(name, {}),
+        }
+    return Full.model_validate(fields)
+
+
+def running(folder: Path, teacher: Models, settings: Full | None = None) -> Run:
+    return Run(
+        folder, settings or quick(), teacher, prompts=["a cat", "a castle"], machines=Machines()
+    )
+
+
+def test_every_stage_trains_its_own_network_and_no_other(tmp_path: Path, teacher: Models) -> None:
+    before = {
+        name: copy.deepcopy(getattr(teacher, name).state_dict())
+        for name in ("teacher", "vae", "control")
+    }
+    run = running(tmp_path, teacher)
+    for name in chain.FUNCTIONS:
+        assert chain.run_stage(run, name)
+        assert run.finished(name)
+        assert not chain.run_stage(run, name)
+        assert (tmp_path / name / "curve.png").stat().st_size > 0
+    for name, weights in before.items():
+        now = getattr(teacher, name).state_dict()
+        assert all(torch.equal(now[key], weights[key]) for key in weights), name
+    begun, ended = read(tmp_path / "unet" / FILE)[0], read(tmp_path / "warmup" / FILE)[0]
+    key = "average.student.conv_in.weight"
+    assert not torch.equal(begun[key], ended[key])
+    # A LoRA of rank 1 moved, and what it is added to did not.
+    polished = read(tmp_path / "polish" / FILE)[0]
+    score = read(tmp_path / "score" / FILE)[0]
+    stem = "network.student.conv_in.parametrizations.weight"
+    assert torch.equal(polished[f"{stem}.original"], score[key])
+    assert polished[f"{stem}.0.up"].shape == (16, 1)
+    assert polished[f"{stem}.0.up"].abs().max() > 0
+
+
+def test_distillation_and_matching_fall(tmp_path: Path, teacher: Models) -> None:
+    longer = {"steps": 40, "rate": 3e-3, "log_every": 10}
+    run = running(tmp_path, teacher, quick(unet=longer, warmup=longer))
+    for name, value in (("unet", "output"), ("warmup", "loss")):
+        chain.run_stage(run, name)
+        points = [one for _, one in curves.load(tmp_path / name / CURVE)[value]]
+        assert points[-1] < points[0], name
+
+
+def test_the_small_decoder_learns_areas(tmp_path: Path, teacher: Models) -> None:
+    run = running(tmp_path, teacher, quick(decoder={"steps": 30, "rate": 2e-3, "log_every": 5}))
+    chain.run_stage(run, "decoder")
+    areas = [one for _, one in curves.load(tmp_path / "decoder" / CURVE)["areas"]]
+    assert areas[-1] < 0.6 * areas[0]
+
+
+def test_a_teacher_of_velocity_is_understood(teacher: Models) -> None:
+    """The same network read as ε and as v must agree on what it predicts itself."""
+    noisy = torch.randn(2, 4, 8, 8)
+    t = torch.tensor([10, 900])
+    text = teacher.embed(["one", "three"])
+    with torch.no_grad():
+        raw = teacher.teacher(noisy, t, text.tokens, return_dict=False)[0]
+        as_noise = models.velocity(teacher, teacher.teacher, noisy, t, text)
+        teacher.velocity = True
+        as_velocity = models.velocity(teacher, teacher.teacher, noisy, t, text)
+    assert torch.equal(as_velocity, raw)
+    teacher.velocity = False
+    assert torch.allclose(models.noise_of(teacher, noisy, as_noise, t), raw, atol=1e-4)
+
+
+def test_guidance_leads_away_from_the_empty_prompt(teacher: Models) -> None:
+    noisy, t = torch.randn(1, 4, 8, 8), torch.tensor([500])
+    text, empty = teacher.embed(["a castle"]), teacher.embed([""])
+    with torch.no_grad():
+        plain = models.velocity(teacher, teacher.teacher, noisy, t, empty)
+        told = models.velocity(teacher, teacher.teacher, noisy, t, text)
+        guided = models.velocity(
+            teacher, teacher.teacher, noisy, t, text, guidance=3.0, empty=empty
+        )
+    assert torch.allclose(guided, plain + 3 * (told - plain), atol=1e-5)
+    with pytest.raises(ValueError, match="guidance needs the embedding of the empty prompt"):
+        models.velocity(teacher, teacher.teacher, noisy, t, text, guidance=3.0)
+
+
+def test_renewed_noise_is_as_strong_and_partly_the_same() -> None:
+    noise = torch.randn(4, 4, 32, 32, generator=torch.Generator().manual_seed(0))
+    mixed = stepping.renewed(noise, 0.5, torch.Generator().manual_seed(1))
+    assert mixed.std().item() == pytest.approx(1, abs=0.02)
+    shared = torch.corrcoef(torch.stack([noise.flatten(), mixed.flatten()]))[0, 1].item()
+    assert shared == pytest.approx(0.5**0.5, abs=0.02)
+    assert torch.equal(stepping.renewed(noise, 0.0, torch.Generator()), noise)
+
+
+def test_control_pictures_are_drawn_from_the_teachers_own(tmp_path: Path, teacher: Models) -> None:
+    run = running(tmp_path, teacher)
+    drawn = run.draw("control", 0, 0)
+    pictures = run.control_pictures(run.sample(drawn))
+    assert pictures.shape == (2, 3, 64, 64)
+    assert pictures.min() >= 0
+    assert pictures.max() <= 1
+    assert torch.equal(pictures, run.control_pictures(run.sample(run.draw("control", 0, 0))))
+
+
+def test_stages_that_lack_something_say_so(tmp_path: Path, teacher: Models) -> None:
+    teacher.control = None
+    run = running(tmp_path, teacher)
+    with pytest.raises(ValueError, match="'control' needs an original ControlNet: set sources"):
+        chain.run_stage(run, "control")
+    with pytest.raises(ValueError, match="no stage 'draft' in full; the stages are decoder, unet"):
+        chain.run_stage(run, "draft")
+    with pytest.raises(FileNotFoundError, match=r"unet/checkpoint.safetensors is missing: run"):
+        chain.run_stage(run, "warmup")
+    with pytest.raises(ValueError, match=r"prompts.txt holds no prompts"):
+        Run(tmp_path, quick(), teacher, prompts=[], machines=Machines())
+
+
+def test_a_plan_counts_without_loading() -> None:
+    settings = load("sd15", Full)
+    assert costs("sd15")["student"].parameters == 315_746_244
+    one, eight = estimate(settings), estimate(settings, processes=8)
+    assert [stage.stage for stage in one] == list(chain.FUNCTIONS)
+    for alone, together in zip(one, eight, strict=True):
+        assert 2**30 < alone.bytes < 96 * 2**30
+        assert together.hours == pytest.approx(8 * alone.hours)
+        assert together.bytes == alone.bytes
+    # Score distillation holds two large networks in training.
+    by_name = {stage.stage: stage for stage in one}
+    assert by_name["score"].bytes > by_name["unet"].bytes
+    assert eight[4].batch == 1024
+
+
+@pytest.mark.parametrize("name", TEACHERS)
+def test_every_teacher_has_a_configuration(name: str) -> None:
+    settings = load(name, Full)
+    assert settings.layout == name
+    assert settings.resolution == TEACHERS[name].resolution
+    for stage in ("unet", "control", "warmup", "score", "one_step_control"):
+        part: Any = getattr(settings, stage)
+        # The paper's: 1,024 to 2,048 pictures a step, here on 8 processes.
+        assert 1024 <= 8 * part.batch * part.accumulate <= 2048
+
+
+TOGETHER = """
+import sys
+from pathlib import Path
+import torch
+from torch import nn
+from nodes.sdxs.distill.loop import Loop
+from nodes.sdxs.distill.machines import Machines
+from nodes.sdxs.distill.settings import Stage
+
+machines = Machines()
+assert machines.count == 2
+torch.manual_seed(machines.rank)
+network = nn.Linear(3, 1)
+settings = Stage(steps=3, rate=0.1, warm_up=0, precision="float32", average=0.5)
+loop = Loop(
+    Path(sys.argv[1]), settings, networks={"one": network}, averaged=("one",), machines=machines
+)
+for step in loop:
+    loop.backward((network(torch.full((1, 3), float(machines.rank + step))) ** 2).mean())
+    loop.update("one")
+Path(sys.argv[1], f"rank{machines.rank}.txt").write_text(
+    " ".join(f"{value:.6f}" for value in network.weight.flatten().tolist())
+)
+machines.wait()
+machines.close()
+"""
+
+
+def test_two_processes_keep_the_same_weights(tmp_path: Path) -> None:
+    script = tmp_path / "together.py"
+    script.write_text(TOGETHER)
+    environment = {
+        **os.environ,
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "0",
+        "ACCELERATE_USE_CPU": "true",
+        "OMP_NUM_THREADS": "1",
+    }
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        environment["MASTER_PORT"] = str(free.getsockname()[1])
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(script), str(tmp_path)],
+            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    for process in processes:
+        _, words = process.communicate(timeout=180)
+        assert process.returncode == 0, words
+    first, second = ((tmp_path / f"rank{rank}.txt").read_text() for rank in range(2))
+    assert first == second
+    weights, step = read(tmp_path / FILE)
+    assert step == 3
+    kept = " ".join(f"{value:.6f}" for value in weights["network.one.weight"].flatten().tolist())
+    assert kept == first
