@@ -166,6 +166,7 @@ class Work(streamer.Transform["Work.Params"]):
         """a thread of its own keeps the process from ending"""
 
     kept: Any = None
+    hung = False
 
     def open(self) -> None:
         self.context.note("getting ready")
@@ -193,12 +194,14 @@ class Work(streamer.Transform["Work.Params"]):
             raise streamer.NodeError("the work cannot go on")
         if p.noise:
             sys.stderr.write(("x" * 99 + "\n") * (p.noise * 10))
-        if frame.seq == p.hang_at and first_life:
+        # Live pictures may be left out: from this one on, and once.
+        if 0 <= p.hang_at <= frame.seq and first_life and not self.hung:
+            self.hung = True
             for _ in range(40 if p.beat else 3600):
                 time.sleep(0.1 if p.beat else 1)
                 if p.beat:
                     self.context.alive()
-        if frame.seq == p.stuck_at and first_life:
+        if 0 <= p.stuck_at <= frame.seq and first_life:
             ctypes.PyDLL(None).sleep(3600)  # a call that does not let other threads run
         if p.seconds:
             time.sleep(p.seconds)

@@ -70,16 +70,17 @@ def test_pictures_that_kill_whatever_handles_them_are_not_tried_again(
 ) -> None:
     tape = tmp_path / "tape"
     listener = Listener()
-    made = chain(tape, live=queue == "live", src_count=190, src_fps=60, work_poison_every=80)
+    made = chain(tape, live=queue == "live", src_count=190, src_fps=60, work_poison_every=40)
     report = run(made, listener)
     assert (report.exit_status, report.errors) == (0, [])
     deaths = [event for event in listener.events if "SIGSEGV" in event]
-    # Number 79 killed one process, and no second one; so did 159, unless it was let pass while
-    # the node was being started again.
-    assert report.nodes["work"].restarts == len(deaths) == len(set(deaths))
-    assert deaths[0].startswith("work was killed by SIGSEGV at picture 79")
-    assert len(deaths) == 2 if queue == "file" else 1 <= len(deaths) <= 2
+    # Each of these numbers killed one process, and no second one; in a live graph some of them
+    # may have been let pass while the node was being started again.
+    poisoned = {39, 79, 119, 159}
+    assert report.nodes["work"].restarts == len(deaths) == len(set(deaths)) >= 1
+    assert all(int(death.split(" at picture ")[1].split(";")[0]) in poisoned for death in deaths)
+    assert len(deaths) == 4 if queue == "file" else len(deaths) <= 4
     shown = [p.seq for p in pictures(tape)]
-    assert not {79, 159} & set(shown)
+    assert not poisoned & set(shown)
     assert shown[-1] == 189
     assert report.sinks["out"].dropped["crashed"] >= len(deaths)

@@ -120,7 +120,7 @@ def test_a_hung_node_is_ended_and_started_again(
 ) -> None:
     tape = tmp_path / "tape"
     listener = Listener()
-    count = 80 if victim == "src" else 350
+    count = 80 if victim == "src" else 500
     report = run(live(tape, hang=1.0, src_count=count, **params), listener)
     assert (report.exit_status, report.errors) == (0, [])
     assert {n for n, entry in report.nodes.items() if entry.restarts} == {victim}
@@ -158,16 +158,16 @@ def test_who_says_that_it_lives_waits_or_opens_is_left_alone(tmp_path: Path) -> 
     made = plan(
         [
             # Waits for the camera's pace, for a consumer that is slow, and for pictures to come.
-            node("src", "Ticks", count=4, fps=0.4, hang=1),
-            node("work", "Work", hang=1, hang_at=1, beat=True, open_seconds=2),
-            node("out", "Tape", hang=1, path=str(tape)),
+            node("src", "Ticks", count=3, fps=0.25, hang=2.5),
+            node("work", "Work", hang=2.5, hang_at=1, beat=True, open_seconds=3.5),
+            node("out", "Tape", hang=2.5, path=str(tape)),
         ],
         [link("src", "work", depth=1), link("work", "out", depth=1)],
     )
     report = run(made)
     assert (report.exit_status, report.errors) == (0, [])
     assert [entry.restarts for entry in report.nodes.values()] == [0, 0, 0]
-    assert len(pictures(tape)) == 4
+    assert len(pictures(tape)) == 3
 
 
 def test_a_supervisor_that_was_stopped_with_all_its_workers_ends_nobody(tmp_path: Path) -> None:
