@@ -141,7 +141,6 @@ def free_port(kind: int) -> int:
 
 GRAPHS: dict[str, tuple[str, tuple[str, ...], bool, int]] = {
     "quickstart": ("sink", ("sink.url=null:", "source.loop=true"), False, 0),
-    "three-styles": ("sink", ("sink.url=null:", "source.loop=true"), False, 0),
     "webcam-to-obs": ("obs", ("camera.url=demo:", "camera.loop=true"), False, 1),
     "web-page": ("page", ("page.listen=127.0.0.1:0",), True, 0),
 }
