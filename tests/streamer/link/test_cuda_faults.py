@@ -95,8 +95,11 @@ def stand_still(process: Any, folder: Path) -> None:
     """Stops a process, but not while it holds the books of the simulated GPU."""
     with world(folder).locked():
         process.send_signal(signal.SIGSTOP)
-        stat = Path(f"/proc/{process.pid}/stat")
-        while stat.read_text().rpartition(")")[2].split()[0] != "T":
+        # Each thread stops by itself; one that has not yet could still take the books.
+        threads = list(Path(f"/proc/{process.pid}/task").iterdir())
+        while any(
+            (thread / "stat").read_text().rpartition(")")[2].split()[0] != "T" for thread in threads
+        ):
             time.sleep(0.001)
 
 
