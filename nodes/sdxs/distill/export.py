@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -62,7 +63,9 @@ def make_graph(folder: Path) -> None:
         torch.zeros(1, NOISE_CHANNELS, side // SHRINK, side // SHRINK),
         torch.ones(1, 1, 1, 1),
     )
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        # diffusers' checks of shapes are traced as constants, and hold for every shape.
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
         graph = openvino.convert_model(network, example_input=example)
     names = ("image", "tokens", "noise", "strength")
     for port, name in zip(graph.inputs, names, strict=True):
