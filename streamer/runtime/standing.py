@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 STATUSES: Final = tuple(Status)
 """in the order of the numbers on the board, which begin at 1"""
+_COUNTED: Final = re.compile(r" \([^()]*\d[^()]*\)$")
+"""what goes on being counted at the end of a text: seconds, attempts"""
 AWAY: Final = (Status.STALLED, Status.RECONNECTING, Status.FAILED)
 """when no data flows that flowed before"""
 
@@ -84,7 +87,8 @@ class Standings:
         if status not in STATUSES:
             self._watcher.event(f"a worker spoke of an unknown status {status!r:.40}")
             return
-        news = self._said.get(node) != (status, text)
+        before = self._said.get(node, ("", ""))
+        news = (before[0], _COUNTED.sub("", before[1])) != (status, _COUNTED.sub("", text))
         self._said[node] = (status, text)
         now = self.of(node)
         if news and now is not None:

@@ -8,7 +8,7 @@ import pytest
 from plans import Listener, chain, run
 
 from streamer.runtime import Supervisor
-from streamer.runtime.standing import away_ns, stand, status_of
+from streamer.runtime.standing import Standings, away_ns, stand, status_of
 from streamer.status import Status
 from streamer.telemetry.board import Board, NodeBoard
 
@@ -98,3 +98,19 @@ def test_a_source_that_is_given_up_has_failed(tmp_path: Path) -> None:
     assert report.exit_status == 1
     assert report.nodes["src"].status == "failed"
     assert report.nodes["src"].last_failure == "src was killed by SIGKILL"
+
+
+def test_what_only_goes_on_being_counted_is_told_once() -> None:
+    board, listener = cells(), Listener()
+    standings = Standings({"camera": board}, listener)
+    for text in ("refused", "refused (for 2 s)", "refused (for 3 s)", "busy (attempt 4)"):
+        stand(board, Status.CONNECTING, 1)
+        standings.hear("camera", "connecting", text)
+    assert [str(standing) for _, standing in listener.standings] == [
+        "connecting: refused",
+        "connecting: busy (attempt 4)",
+    ]
+    standings.hear("camera", "connecting", "busy (attempt 5)")
+    now = standings.of("camera")
+    assert now is not None
+    assert now.text == "busy (attempt 5)"
