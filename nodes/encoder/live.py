@@ -31,6 +31,8 @@ _LEAD: Final = Fraction(1, 10)
 """seconds that sound may be sent ahead of its picture"""
 _PATIENCE: Final = 2.0
 """seconds that sound waits for a picture that does not come, where pictures come at their pace"""
+_LEAVE: Final = 1.5
+"""seconds that pictures of a file still wait for a connection once the run is to end"""
 _MOST_WAITING: Final = 1024
 """packets of sound that are kept until the first picture of a connection"""
 
@@ -40,7 +42,8 @@ class LiveOutput:
 
     Where pictures come from a live source, nothing here waits for the server: without a
     connection they are dropped. Pictures of a file wait instead, and only those that were under
-    way when the connection broke are lost.
+    way when the connection broke are lost, and those for which there is none when the run is
+    stopped.
 
     Args:
         output: the server's address.
@@ -80,6 +83,7 @@ class LiveOutput:
         self._early: deque[Packet] = deque(maxlen=_MOST_WAITING)
         self._gate = SoundGate(lead=_LEAD, patience=None)
         self._begun: Fraction | None = None
+        self._leave_until: float | None = None
         self._connection.start()
 
     def picture(self, frame: Frame) -> None:
@@ -168,10 +172,22 @@ class LiveOutput:
         """Waits for a connection that takes pictures, for pictures that can wait, too."""
         while True:
             self._try()
-            if self._connection.phase is Phase.OPEN and not self._connection.congested:
+            if self._connection.phase is Phase.OPEN:
+                if not self._connection.congested:
+                    return
+            elif self._taking_leave():
                 return
             self._context.alive()
             self._connection.look(min(self._connection.patience() or 0.05, 0.05))
+
+    def _taking_leave(self) -> bool:
+        """Whether the run has been stopped, and nothing is waited for any more."""
+        if not self._context.stopping.is_set():
+            return False
+        now = time.monotonic()
+        if self._leave_until is None:
+            self._leave_until = now + _LEAVE
+        return now >= self._leave_until
 
     def _try(self) -> None:
         """Asks for a connection if it is time to."""

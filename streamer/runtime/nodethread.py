@@ -75,10 +75,10 @@ class NodeThread:
         return tuple(outlet for outlet in (self.video, self.audio) if outlet is not None)
 
     def drain(self) -> None:
-        """Asks a source to end."""
+        """Asks a source to end, and tells everyone else that this is wanted."""
+        self.context.stopping.set()
         if self.plan.role == "source" and self.drain_at is None:
             self.drain_at = time.monotonic()
-            self.context.stopping.set()
             self._worker.started.set()
 
     def consumer_down(self, link: LinkPlan, incarnation: int) -> None:
@@ -242,9 +242,11 @@ class NodeThread:
             self._turn(link)
         self._opened(node)
         worker.tell("state", node=self.plan.name, state="ready", text="")
+        ending = worker.aborted
         if self.plan.role == "source":
             worker.started.wait()
-        if not (self.context.stopping.is_set() or worker.aborted.is_set()):
+            ending = self.context.stopping
+        if not ending.is_set():
             self._loop(node)
 
     def _rests(self, error: StreamerError) -> bool:

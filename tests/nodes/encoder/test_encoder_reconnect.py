@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -232,6 +233,19 @@ def test_pictures_of_a_file_wait_for_the_server_and_none_is_lost():
     pushing.join()
     assert len(seen.levels) == len(context.sent) == 100
     assert not context.dropped
+
+
+def test_pictures_of_a_file_do_not_wait_for_the_server_of_a_run_that_is_stopped(on_stage):
+    stage = on_stage(f"tcp://127.0.0.1:{free_port()}", live=False, step=0)
+    stopping = threading.Timer(0.5, stage.context.stopping.set)
+    stopping.start()
+    began = time.monotonic()
+    stage.play(lambda: stage.lost >= 30)
+    assert 0.5 < time.monotonic() - began < 10
+    with pytest.raises(SinkError, match=r"cannot reach tcp:.*the connection was refused"):
+        stage.end()
+    assert stage.lost == stage.shown == 30
+    stopping.join()
 
 
 def test_closing_without_an_end_leaves_no_process():

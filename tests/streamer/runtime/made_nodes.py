@@ -307,6 +307,8 @@ class Tape(streamer.Sink["Tape.Params"]):
         drop_every: int = 0
         late: bool = False
         """a thread of its own writes the pictures, which it holds until then"""
+        wait_at: int = -1
+        """for that picture it waits until the run is stopped"""
         sound: bool = False
 
     def open(self) -> None:
@@ -333,6 +335,8 @@ class Tape(streamer.Sink["Tape.Params"]):
             raise streamer.SinkError("the disk is full as asked")
         if p.seconds:
             time.sleep(p.seconds)
+        if frame.seq == p.wait_at:
+            self.context.stopping.wait()
         if p.drop_every and frame.seq % p.drop_every == 0:
             self.context.drop(streamer.Drop.RATE)
             return

@@ -63,6 +63,15 @@ def test_a_drain_waits_for_a_slow_sink(tmp_path: Path) -> None:
     assert report.sinks["out"].captured > 8
 
 
+def test_a_sink_that_waits_hears_of_the_drain_and_still_gets_all(tmp_path: Path) -> None:
+    tape = tmp_path / "tape"
+    report = run(chain(tape, src_count=10**6, out_wait_at=10), interrupting(after=10))
+    assert (report.exit_status, report.errors) == (0, [])
+    assert others(tape) == ["open 1", "end"]
+    assert [p.seq for p in pictures(tape)] == list(range(report.sinks["out"].captured))
+    assert report.sinks["out"].captured > 11
+
+
 def test_a_second_interrupt_ends_at_once_and_still_closes_outputs(tmp_path: Path) -> None:
     tape = tmp_path / "tape"
     made = chain(tape, src_count=10**6, work_seconds=0.1)
