@@ -55,7 +55,8 @@ class Context(Protocol):
         live: whether the node is fed by a live source, so that newest wins over complete.
         wanted: pixel formats that every consumer of this node takes, best first.
         gpu: ordinal of the CUDA device given to the node, or None.
-        stopping: set when the run is ending; a source that waits must look at it.
+        stopping: set when the run is to end; a source that waits must look at it, and a sink that
+            waits for its server. A sink still gets what is under way, and then the end.
         incarnation: 1 for the first start of the node in this run, 2 after a restart, and so on.
         input_names: names of the inputs in the order of the graph, the leading one first.
         wants_audio: for a source, whether some sink will take audio packets.
@@ -295,6 +296,18 @@ class Sink(Node[P]):
 
     deferred: ClassVar[bool] = False
     """whether `context.delivered` is called by the sink itself, later than `process` returns"""
+
+    @classmethod
+    def claims(cls, params: Any) -> Mapping[str, str]:
+        """What this output must have for itself, by the parameter that names it.
+
+        Two outputs of a graph that claim the same thing are a mistake in it. Called when a graph
+        is checked, without opening anything; files given as `url` are looked after anyway.
+
+        Returns:
+            such as `{"url": "udp://127.0.0.1:5004"}`; the text is compared, and never shown.
+        """
+        return {}
 
     def takes_audio(self) -> bool:
         """Whether this output can hold sound; asked when the graph is planned."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -59,6 +60,12 @@ class Encoder(Sink[EncoderParams]):
         self._pictures = 0
         self._start_number = 1
         self._late_sound = False
+
+    @classmethod
+    def claims(cls, params: EncoderParams) -> Mapping[str, str]:
+        """The network address, or the virtual camera."""
+        claim = parse(params.url).claim
+        return {"url": claim} if claim is not None else {}
 
     def takes_audio(self) -> bool:
         """Whether this output can hold sound and is asked to."""

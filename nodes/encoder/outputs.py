@@ -60,6 +60,20 @@ class Output:
         """The address without credentials, for messages."""
         return mask(self.url)
 
+    @property
+    def claim(self) -> str | None:
+        """What no other output can have: the address without credentials, or the device."""
+        if self.kind == "device":
+            return str(self.path)
+        if self.kind != "network":
+            return None
+        parts = urlsplit(self.url)
+        host = "127.0.0.1" if parts.hostname == "localhost" else parts.hostname
+        claim = f"{parts.scheme}://{host}:{parts.port or ''}"
+        if parts.scheme in ("udp", "tcp"):  # what follows are options of FFmpeg
+            return claim
+        return f"{claim}{parts.path}?{parts.query}"
+
 
 _H264 = ("h264_nvenc", "libx264")
 _VP9 = ("libvpx-vp9",)

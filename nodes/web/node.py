@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from nodes.web.address import parse_listen
 from nodes.web.params import WebParams
 from nodes.web.token import kept_token
 from streamer import Count, Frame, Packet, Sink, Status
@@ -47,6 +49,12 @@ class Web(Sink[WebParams]):
         self._shown_at = 0.0
         self._slate_image: Any = None
         self._slate: Frame | None = None
+
+    @classmethod
+    def claims(cls, params: WebParams) -> Mapping[str, str]:
+        """The port that it listens on, unless the system chooses one."""
+        address = parse_listen(params.listen)
+        return {"listen": f"listen {address}"} if address.port else {}
 
     def takes_audio(self) -> bool:
         """Whether sound is asked for."""

@@ -6,10 +6,13 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 
+from streamer.errors import StreamerError
 from streamer.graph.draft import Draft, GraphDraft, Input, Report
 from streamer.graph.files import files_of
-from streamer.graph.wording import near
-from streamer.nodebase import Join, Transform
+from streamer.graph.tree import Mapping as GivenMapping
+from streamer.graph.tree import Place
+from streamer.graph.wording import hide, near
+from streamer.nodebase import Join, Sink, Transform
 
 
 def check(graph: GraphDraft, report: Report) -> None:
@@ -26,6 +29,7 @@ def check(graph: GraphDraft, report: Report) -> None:
         _report_cycle(cycle, graph.nodes, report)
     _check_formats(graph.nodes, report)
     _check_files(graph.nodes, report)
+    _check_claims(graph.nodes, report)
     _check_workers(graph, report)
 
 
@@ -179,6 +183,37 @@ def _check_files(nodes: Mapping[str, Draft], report: Report) -> None:
                 rule = f"is the file that {other} {verb}; choose another name"
                 report(place.problem(f"{node.name}.url: {url!r} {rule}"))
             used |= dict.fromkeys(files, (node.name, does))
+
+
+def _check_claims(nodes: Mapping[str, Draft], report: Report) -> None:
+    """Two outputs must not have what each needs for itself: an address, a port, a device."""
+    taken: dict[str, tuple[str, Place]] = {}
+    for node in nodes.values():
+        if node.params is None or node.node_class is None or not issubclass(node.node_class, Sink):
+            continue
+        try:
+            claims = dict(node.node_class.claims(node.params))
+        except Exception as error:  # someone else's code
+            refused(node, error, report)
+            continue
+        for key, claim in claims.items():
+            given = node.given_tree.get(key) if node.given_tree else None
+            place = given.place if given is not None else node.place
+            if claim not in taken:
+                taken[claim] = f"{node.name}.{key}", place
+                continue
+            other, there = taken[claim]
+            at = f", at {there.line}:{there.column}" if there.line else ""
+            message = f"is what {other} names already{at}; one output alone can have it"
+            report(place.problem(f"{node.name}.{key}: {message}"))
+
+
+def refused(node: Draft, error: Exception, report: Report) -> None:
+    """Reports what the code of a node's class has raised."""
+    # An error of streamer is a sentence for the user; any other is a defect of the node.
+    text = str(error) if isinstance(error, StreamerError) else f"{type(error).__name__}: {error}"
+    given = node.given_tree or GivenMapping(node.place)
+    report(given.place.problem(f"{node.name}.with: {hide(text, given)}"))
 
 
 def _list(formats: Sequence[str]) -> str:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from streamer.errors import StreamerError
-from streamer.graph.check import order, wanted
+from streamer.graph.check import order, refused, wanted
 from streamer.graph.draft import Draft, GraphDraft, Report
 from streamer.graph.plan import LinkPlan, NodePlan, Plan, RestartPlan, WorkerPlan
 from streamer.graph.spec import MAX_LATEST, RestartSpec
-from streamer.graph.tree import Mapping
-from streamer.graph.wording import hide
 from streamer.nodebase import Node, Sink, Source
 from streamer.registry import kinds
 
@@ -123,7 +120,7 @@ def _is_live(node: Draft, report: Report) -> bool:
     try:
         return bool(node.node_class.is_live(node.params))
     except Exception as error:  # someone else's code
-        _refused(node, error, report)
+        refused(node, error, report)
         return False
 
 
@@ -134,15 +131,8 @@ def _takes_sound(node: Draft, report: Report) -> bool:
         sink: Node[Any] = node.node_class(node.params)
         return isinstance(sink, Sink) and bool(sink.takes_audio())
     except Exception as error:  # someone else's code
-        _refused(node, error, report)
+        refused(node, error, report)
         return False
-
-
-def _refused(node: Draft, error: Exception, report: Report) -> None:
-    # An error of streamer is a sentence for the user; any other is a defect of the node.
-    text = str(error) if isinstance(error, StreamerError) else f"{type(error).__name__}: {error}"
-    given = node.given_tree or Mapping(node.place)
-    report(given.place.problem(f"{node.name}.with: {hide(text, given)}"))
 
 
 def _node(

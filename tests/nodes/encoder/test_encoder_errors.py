@@ -50,6 +50,25 @@ def test_parameters_are_refused_before_anything_opens(params, words):
 
 
 @pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("udp://127.0.0.1:5004", "udp://localhost:5004?ttl=2", True),
+        ("udp://127.0.0.1:5004", "udp://127.0.0.1:5006", False),
+        ("udp://127.0.0.1:5004", "tcp://127.0.0.1:5004", False),
+        ("rtsp://me:secret@Cam/live", "rtsp://cam/live", True),
+        ("rtmp://h/app/one", "rtmp://h/app/two", False),
+        ("whip://h/w?stream=a", "http://h/w?stream=b", False),
+        ("/dev/video9", "/dev/video9", True),
+        ("null:", "null:", False),
+    ],
+)
+def test_an_address_is_claimed_for_one_output(one, other, same):
+    first, second = (Encoder.claims(Encoder.Params(url=url)) for url in (one, other))
+    assert (first == second and first != {}) == same
+    assert "secret" not in str(first)
+
+
+@pytest.mark.parametrize(
     ("params", "words"),
     [
         ({"codec": "libx26"}, "no encoder 'libx26'.*did you mean.*libx264"),

@@ -130,3 +130,11 @@ def test_webrtc_is_offered_where_the_server_listens():
     assert _addresses(parse_listen("192.0.2.9:80")) == ["192.0.2.9"]
     assert _addresses(parse_listen("0.0.0.0:80"))[0] == "127.0.0.1"
     assert {"127.0.0.1", "::1"} <= set(_addresses(parse_listen("[::]:80")))
+
+
+def test_a_port_is_claimed_unless_the_system_chooses_it():
+    assert Web.claims(WebParams(listen="localhost:80")) == Web.claims(
+        WebParams(listen="127.0.0.1:80")
+    )
+    assert Web.claims(WebParams(listen="127.0.0.1:80")) != {}
+    assert Web.claims(WebParams(listen="127.0.0.1:0")) == {}

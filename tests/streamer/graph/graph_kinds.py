@@ -106,6 +106,18 @@ class Sheet(streamer.Sink[FileParams]):
         pass
 
 
+class Port(streamer.Sink[FileParams]):
+    """Wants a port for itself, and cannot read all of them."""
+
+    Params = FileParams
+
+    @classmethod
+    def claims(cls, params: Any) -> dict[str, str]:
+        if params.path == "broken":
+            raise RuntimeError("no idea")
+        return {"path": params.path.lower()}
+
+
 class Odd(streamer.Node[streamer.Params]):
     """Is none of the four."""
 

@@ -143,6 +143,24 @@ def test_a_node_that_fails_while_planning_is_told_by_name() -> None:
     assert refused(data) == ["camera.with: RuntimeError: no idea"]
 
 
+def test_two_outputs_that_want_the_same_thing_are_told_with_both_places() -> None:
+    text = textwrap.dedent("""\
+        version: 1
+        nodes:
+          camera: {uses: "graph_kinds:Camera", with: {url: x}}
+          a: {uses: "graph_kinds:Port", from: camera, with: {path: "udp:5004"}}
+          b: {uses: "graph_kinds:Port", from: camera, with: {path: "UDP:5004"}}
+          c: {uses: "graph_kinds:Port", from: camera, with: {path: "udp:5006"}}
+          d: {uses: "graph_kinds:Port", from: camera, with: {path: broken}}
+    """)
+    assert problems(text, ["c.path=udp:5004"]) == [
+        "g.yaml:5:60: b.path: is what a.path names already, at 4:60; one output alone can have it",
+        "g.yaml:7:53: d.with: RuntimeError: no idea",
+        "--set c.path=udp:5004: c.path: is what a.path names already, at 4:60; one output alone "
+        "can have it",
+    ]
+
+
 def test_what_comes_from_the_environment_is_not_shown() -> None:
     text = GOOD.replace("prompt: ink", "prompt: '${P}', seed: '${LONG}', strength: '${API_KEY}'")
     text = text.replace('"rtsp://127.0.0.1/x"', '"gopher://${HOST_AND_PATH}"')
