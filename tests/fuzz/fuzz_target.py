@@ -17,7 +17,7 @@ MOST_LETTERS = 500
 MOST_LINES = 101
 """mistakes that are told at once"""
 PATIENCE = 20.0
-"""seconds for one input: a guard against hangs, far above what any takes"""
+"""seconds of processor time for one input: a guard against hangs, far above what any takes"""
 
 Run = Callable[[bytes], None]
 
@@ -69,12 +69,12 @@ def patience(seconds: float = PATIENCE) -> Iterator[None]:
     """Raises `Hang` where the block takes longer; for the main thread."""
 
     def ring(number: int, frame: FrameType | None) -> None:
-        raise Hang(f"still busy after {seconds:.0f} s")
+        raise Hang(f"still busy after {seconds:.0f} s of processor time")
 
-    former = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    former = signal.signal(signal.SIGPROF, ring)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, former)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, former)
