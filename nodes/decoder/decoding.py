@@ -43,7 +43,7 @@ class Decoding:
         self._context = context
         self._time_base = source.video.time_base or Fraction(1, 90000)
         self._weave = Deinterlacer(self._time_base)
-        self._read = self._decoded = self._failed = 0
+        self._read = self._decoded = self._failed = self._corrupt = 0
         self._stale_ns = stale_ns
         self._keyed = False
         self._vain, self._vain_since = 0, 0.0
@@ -61,6 +61,7 @@ class Decoding:
         for picture in self._decode(packet):
             self._decoded += 1
             if picture.is_corrupt:
+                self._corrupt += 1
                 self._context.drop(Drop.CORRUPT)
             else:
                 self._vain = 0
@@ -83,7 +84,8 @@ class Decoding:
         """Counts what the decoder swallowed, where something was found corrupt."""
         lost = self._read - self._decoded - self._failed
         codec = self._source.video.codec_context.codec.canonical_name
-        if self._failed and lost > 0 and codec not in _NO_PICTURE_OF_ITS_OWN:
+        found = self._failed or self._corrupt  # FFmpeg does not report each that it leaves out
+        if found and lost > 0 and codec not in _NO_PICTURE_OF_ITS_OWN:
             self._context.drop(Drop.CORRUPT, lost)
         if self._failed:
             self._context.log.warning(
