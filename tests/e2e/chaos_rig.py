@@ -97,6 +97,12 @@ class Show:
         file = folder / "chaos.yaml"
         file.write_text(graph.replace("$CLIP", str(clip())).replace("$OUT", str(folder)))
         self._remote: Remote | None = None
+
+        def prepare() -> None:
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs this may ignore it: nohup
+            if preexec is not None:
+                preexec()
+
         command = [sys.executable, "-P", "-m", "streamer.cli", "run", str(file)]
         self._pipe, log_fd = os.pipe() if piped else (-1, os.open(self.log, _WRITE, 0o644))
         with os.fdopen(log_fd, "wb") as log:
@@ -107,7 +113,7 @@ class Show:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=preexec,
+                preexec_fn=prepare,
                 env={
                     **os.environ,
                     MARK: self.mark,
@@ -274,7 +280,13 @@ class Show:
         until(lambda: not self.processes(), f"processes {self.processes()} have ended")
         if swept:
             environment = {**os.environ, "TMPDIR": str(self.temporary), "PYTHONPATH": str(ROOT)}
-            command = [sys.executable, "-P", "-m", "streamer.cli", "status"]
+    
+        def prepare() -> None:
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs this may ignore it: nohup
+            if preexec is not None:
+                preexec()
+
+        command = [sys.executable, "-P", "-m", "streamer.cli", "status"]
             subprocess.run(command, env=environment, check=True, capture_output=True)
         until(lambda: not os.listdir(self.temporary), "no temporary folder is left", seconds=10)
 

@@ -158,9 +158,9 @@ def test_who_says_that_it_lives_waits_or_opens_is_left_alone(tmp_path: Path) -> 
     made = plan(
         [
             # Waits for the camera's pace, for a consumer that is slow, and for pictures to come.
-            node("src", "Ticks", count=3, fps=0.25, hang=2.5),
-            node("work", "Work", hang=2.5, hang_at=1, beat=True, open_seconds=3.5),
-            node("out", "Tape", hang=2.5, path=str(tape)),
+            node("src", "Ticks", count=3, fps=0.2, hang=4.0),
+            node("work", "Work", hang=4.0, hang_at=1, beat=True, open_seconds=5.0),
+            node("out", "Tape", hang=4.0, path=str(tape)),
         ],
         [link("src", "work", depth=1), link("work", "out", depth=1)],
     )
