@@ -280,13 +280,7 @@ class Show:
         until(lambda: not self.processes(), f"processes {self.processes()} have ended")
         if swept:
             environment = {**os.environ, "TMPDIR": str(self.temporary), "PYTHONPATH": str(ROOT)}
-    
-        def prepare() -> None:
-            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs this may ignore it: nohup
-            if preexec is not None:
-                preexec()
-
-        command = [sys.executable, "-P", "-m", "streamer.cli", "status"]
+            command = [sys.executable, "-P", "-m", "streamer.cli", "status"]
             subprocess.run(command, env=environment, check=True, capture_output=True)
         until(lambda: not os.listdir(self.temporary), "no temporary folder is left", seconds=10)
 
