@@ -28,14 +28,18 @@ def command(
     remove_abandoned()
     found: list[dict[str, Any]] = []
     every = running_graphs()
+    silent = False
     for item in every:
         if run in (None, item.graph, str(item.pid)):
             try:
                 with Remote(item) as remote:
                     found.append({"pid": item.pid, **remote.status()})
-            except RunError as error:  # it ended a moment ago, or is too busy
+            except RunError as error:  # it ended a moment ago, or is stopped or too busy
+                silent = True
                 typer.echo(f"streamer: {error}", err=True)
-    if run is not None and not found:
+    if silent and not found and not json_:
+        raise typer.Exit(1)
+    if run is not None and not (found or silent):
         running = ", ".join(map(str, every)) or "none"
         raise ParameterError(f"no graph {run!r} is running; running: {running}")
     if json_:

@@ -16,6 +16,8 @@ from streamer.runtime.folder import descriptions
 
 PATIENCE: Final = 30.0
 """seconds that a node may take to prepare a new value"""
+PROMPT: Final = 5.0
+"""seconds in which a run answers everything else; one that is stopped holds nobody up for longer"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +133,8 @@ class Remote:
         except (TypeError, ValueError, OverflowError) as error:
             raise ParameterError(f"this value cannot be sent: {error}") from None
         self._socket.send(request)
-        if not self._socket.poll(int(PATIENCE * 1000)):
-            raise RunError(f"{self.run} does not answer; it may have ended")
+        if not self._socket.poll(int((PATIENCE if kind == "set" else PROMPT) * 1000)):
+            raise RunError(f"{self.run} does not answer; it is stopped, too busy, or has ended")
         answer, said = unpack(self._socket.recv())
         if answer == "error":
             refused = StreamerError if said["exit_status"] == 1 else ParameterError
