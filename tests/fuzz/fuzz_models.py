@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import json
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -17,7 +19,9 @@ CONFIG = {
 def _folder() -> Path:
     """A folder in memory, where there is one: inputs are files by the million."""
     shared = Path("/dev/shm")
-    return Path(tempfile.mkdtemp(prefix="streamer-fuzz-", dir=shared if shared.is_dir() else None))
+    folder = tempfile.mkdtemp(prefix="streamer-fuzz-", dir=shared if shared.is_dir() else None)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def _bundle() -> Run:
