@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch.jit._trace import TracerWarning
 
 from nodes.sdxs.bundle import FORMAT, GRAPH, MADE_FROM, WEIGHTS, digest
 from nodes.sdxs.network import NOISE_CHANNELS, TOKEN_WIDTH, TOKENS, Network
@@ -65,7 +66,7 @@ def make_graph(folder: Path) -> None:
     )
     with torch.no_grad(), warnings.catch_warnings():
         # diffusers' checks of shapes are traced as constants, and hold for every shape.
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.simplefilter("ignore", TracerWarning)
         graph = openvino.convert_model(network, example_input=example)
     names = ("image", "tokens", "noise", "strength")
     for port, name in zip(graph.inputs, names, strict=True):
