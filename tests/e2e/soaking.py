@@ -26,10 +26,9 @@ from typing import Any, Final
 
 import av
 import stamping
-from e2e_support import ROOT, STREAMER, free_port, read_report, wait_for, workers_of
+from e2e_support import STREAMER, free_port, read_report, wait_for, workers_of
+from rtsp_rig import CAMERA, PYTHON
 
-CAMERA: Final = ROOT / "tests/nodes/decoder/rtsp_camera.py"
-SYSTEM_PYTHON: Final = "/usr/bin/python3"
 PROMPTS: Final = ("comic", "ink", "oil", "pencil", "watercolor", "ink:0.5 comic:0.5")
 
 _GRAPH: Final = """
@@ -256,9 +255,7 @@ class Player:
 
 def _start_camera(port: int) -> subprocess.Popen[str]:
     def listens() -> subprocess.Popen[str] | None:
-        process = subprocess.Popen(
-            [SYSTEM_PYTHON, CAMERA, str(port)], stdout=subprocess.PIPE, text=True
-        )
+        process = subprocess.Popen([PYTHON, CAMERA, str(port)], stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         if process.stdout.readline() == "ready\n":
             return process

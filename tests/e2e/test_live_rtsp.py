@@ -4,30 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import av
 import pytest
-from e2e_support import ROOT, STREAMER, alive, read_report, wait_for, workers_of
+from e2e_support import ROOT, STREAMER, alive, free_port, read_report, wait_for, workers_of
+from rtsp_rig import CAMERA, PYTHON, needs_server
 
-CAMERA = ROOT / "tests/nodes/decoder/rtsp_camera.py"
-PYTHON = "/usr/bin/python3"
-HAS_SERVER = not subprocess.run(
-    [PYTHON, "-c", "import gi; gi.require_version('GstRtspServer', '1.0')"],
-    capture_output=True,
-    check=False,
-).returncode
-
-pytestmark = pytest.mark.skipif(not HAS_SERVER, reason="needs GStreamer's RTSP server (gi)")
-
-
-def free_port(kind: int) -> int:
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+pytestmark = needs_server
 
 
 @pytest.fixture
@@ -50,7 +36,7 @@ def camera() -> Iterator[Callable[[int], subprocess.Popen[str]]]:
 def test_a_camera_is_restyled_live_and_may_go_away(
     camera: Callable[[int], subprocess.Popen[str]], tmp_path: Path
 ) -> None:
-    port, obs = free_port(socket.SOCK_STREAM), free_port(socket.SOCK_DGRAM)
+    port, obs = free_port(), free_port(kind="udp")
     first = camera(port)
     report, log = tmp_path / "r.json", tmp_path / "log"
     with log.open("w") as lines:

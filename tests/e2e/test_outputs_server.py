@@ -10,18 +10,11 @@ from pathlib import Path
 from subprocess import Popen
 
 import pytest
-from e2e_support import ROOT, free_port, read_report, wait_for
+from e2e_support import free_port, read_report, wait_for
 from outputs_support import make_flashing_clip
+from rtsp_rig import PYTHON, RECORDER, needs_server
 
-RECORDER = ROOT / "tests/nodes/encoder/rtsp_recorder.py"
-PYTHON = "/usr/bin/python3"
-HAS_SERVER = not subprocess.run(
-    [PYTHON, "-c", "import gi; gi.require_version('GstRtspServer', '1.0')"],
-    capture_output=True,
-    check=False,
-).returncode
-
-pytestmark = pytest.mark.skipif(not HAS_SERVER, reason="needs GStreamer's RTSP server (gi)")
+pytestmark = needs_server
 
 
 class Recorder:

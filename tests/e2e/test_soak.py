@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import random
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import soaking
-
-HAS_SERVER = not subprocess.run(
-    [soaking.SYSTEM_PYTHON, "-c", "import gi; gi.require_version('GstRtspServer', '1.0')"],
-    capture_output=True,
-    check=False,
-).returncode
+from rtsp_rig import needs_server
 
 
 def course(**changes: Any) -> soaking.Course:
@@ -64,7 +58,7 @@ def test_a_single_peak_is_no_growth() -> None:
 
 
 @pytest.mark.alone
-@pytest.mark.skipif(not HAS_SERVER, reason="needs GStreamer's RTSP server (gi)")
+@needs_server
 def test_five_minutes_of_a_show_leave_everything_flat(tmp_path: Path) -> None:
     seen = soaking.soak(tmp_path, seconds=300, camera_every=45)
     assert soaking.complaints(seen) == []

@@ -15,17 +15,10 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from e2e_support import ROOT, read_report, wait_for
+from e2e_support import read_report, wait_for
+from rtsp_rig import CAMERA, PYTHON, needs_server
 
-CAMERA = ROOT / "tests/nodes/decoder/rtsp_camera.py"
-PYTHON = "/usr/bin/python3"
-HAS_SERVER = not subprocess.run(
-    [PYTHON, "-c", "import gi; gi.require_version('GstRtspServer', '1.0')"],
-    capture_output=True,
-    check=False,
-).returncode
-
-pytestmark = pytest.mark.skipif(not HAS_SERVER, reason="needs GStreamer's RTSP server (gi)")
+pytestmark = needs_server
 
 GRAPH = """
 version: 1
