@@ -228,7 +228,10 @@ def _setup(codec: str, output: Output, params: EncoderParams, gpu: int | None) -
         name, at_once, later = recipe.preset
         options[name] = params.preset or (at_once if live else later)
     elif params.preset is not None:
-        raise ParameterError(f"the codec {codec} has no presets; leave out preset={params.preset}")
+        raise ParameterError(
+            f"no presets of the codec {codec} are known; leave out preset={params.preset}, or give "
+            "the codec's own under options"
+        )
     bits: int | None = None
     qscale: float | None = None
     if params.bitrate is not None:
