@@ -16,6 +16,7 @@ from streamer.errors import RunError
 from streamer.graph.plan import NodePlan, Plan
 from streamer.masking import mask
 from streamer.runtime.desk import ControlDesk
+from streamer.runtime.limits import demand_for_start
 from streamer.runtime.process import WorkerProcess
 from streamer.runtime.record import WorkerRecord
 from streamer.runtime.watcher import Watcher
@@ -126,6 +127,7 @@ class Crew:
             spare.close()
 
     def _process(self, name: str) -> WorkerProcess:
+        demand_for_start(name)
         spare, self._spare = self._spare, None
         if spare is None:
             return WorkerProcess(board_fd=self._board_fd, name=name)

@@ -25,7 +25,22 @@ def demand_descriptors(workers: int) -> None:
     Raises:
         RunError: it cannot.
     """
-    needed = BASE + EACH * workers
+    _demand(BASE + EACH * workers, f"a run of {workers} workers")
+
+
+def demand_for_start(worker: str) -> None:
+    """Makes sure that the descriptors of one more process can be had, its connections' included.
+
+    Args:
+        worker: its name.
+
+    Raises:
+        RunError: they cannot.
+    """
+    _demand(EACH, f"the start of worker {worker}")
+
+
+def _demand(needed: int, what: str) -> None:
     taken: list[int] = []
     try:
         for _ in range(needed):
@@ -34,7 +49,7 @@ def demand_descriptors(workers: int) -> None:
         whose = "this machine" if error.errno == errno.ENFILE else "this program"
         advice = "" if error.errno == errno.ENFILE else ": raise `ulimit -n`"
         raise RunError(
-            f"{error.strerror}: a run of {workers} workers needs {needed} descriptors, "
+            f"{error.strerror}: {what} needs {needed} descriptors, "
             f"and {whose} has {len(taken)} left{advice}"
         ) from error
     finally:
