@@ -99,7 +99,9 @@ class Show:
         self._remote: Remote | None = None
 
         def prepare() -> None:
-            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs this may ignore it: nohup
+            # Whoever runs this may ignore them: nohup does, and a shell for what it runs behind.
+            for number in (signal.SIGHUP, signal.SIGINT):
+                signal.signal(number, signal.SIG_DFL)
             if preexec is not None:
                 preexec()
 
