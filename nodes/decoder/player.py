@@ -17,6 +17,7 @@ from nodes.decoder.decoding import Decoding
 from nodes.decoder.faults import Fault, Reason, explain_blindness, explain_reading
 from nodes.decoder.feed import Stopped
 from nodes.decoder.input import Input, open_input
+from nodes.decoder.interleaving import in_time_order
 from nodes.decoder.pace import at_own_speed, convert, limit
 from nodes.decoder.render import Renderer, Shot
 from nodes.decoder.sound import Sound
@@ -176,6 +177,8 @@ class Player:
         stale = waiting[-1][1] if waiting and not segmented else 0
         decoding = Decoding(source, timeline, self._context, stale_ns=stale)
         packets = self._connection.packets(after=lambda: float(timeline.end))
+        if sound is not None and self._connection.is_file:
+            packets = in_time_order(packets, source.video)
         ahead = deque[Any]()
         try:
             if sound is not None:

@@ -108,3 +108,38 @@ def test_sound_passes_while_the_frame_rate_is_changed(clip, play):
     assert len(played.headers) == 10
     assert {header.time_base for header in played.headers} == {Fraction(1, 10)}
     assert len(played.packets) > 40
+
+
+@pytest.mark.parametrize("shift", [1.5, -1.5])
+def test_sound_that_lies_elsewhere_in_the_file_comes_beside_its_picture(
+    clip, play, tmp_path, shift
+):
+    packets = []
+    with av.open(str(clip("even.mp4", audio="aac", count=100))) as source:
+        apart = tmp_path / "apart.mkv"
+        # Without the muxer's own order: what is written first stands first.
+        with av.open(str(apart), "w", options={"max_interleave_delta": "1"}) as out:
+            copies = {stream: out.add_stream_from_template(stream) for stream in source.streams}
+            for packet in source.demux():
+                if packet.dts is not None:
+                    late = shift if packet.stream.type == "audio" else 0.0
+                    packets.append((float(packet.dts * packet.time_base) + late, packet))
+            for _, packet in sorted(packets, key=lambda entry: entry[0]):
+                packet.stream = copies[packet.stream]
+                out.mux_one(packet)
+    places = [packet.stream.type for _, packet in sorted(packets, key=lambda entry: entry[0])]
+    assert len(set(places[:20])) == 1, "the file is as even as any"
+
+    played = play(apart, wants_audio=True)
+    assert len(played.headers) == 100
+    heard, apart_by = -1.0, []
+    pictures, sounds = iter(played.headers), iter(played.packets)
+    for kind in played.order:
+        if kind == "a":
+            packet = next(sounds)
+            heard = float(packet.pts * packet.time_base)
+        else:
+            apart_by.append(heard - next(pictures).time)
+    # The decoder keeps a few pictures back, and so they come a little after their sound.
+    assert -0.1 < min(apart_by)
+    assert max(apart_by) < 0.5
