@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+# Not even `typing` is imported: whatever the program loads before it has seen to Ctrl-C, a Ctrl-C
+# in that moment answers with a traceback.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from streamer.audio import AudioFormat, Packet
     from streamer.drops import Drop
     from streamer.errors import (
@@ -108,6 +110,8 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'streamer' has no attribute {name!r}")
+    from importlib import import_module
+
     value = getattr(import_module(home), name)
     globals()[name] = value
     return value

@@ -88,8 +88,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Lets Ctrl-C end the program without a word while nothing but imports is under way."""
-    python = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    """Lets Ctrl-C end the program without a word while nothing but imports is under way.
+
+    Afterwards it is an exception, also where the program was started by `streamer.__main__`.
+    """
+    python = signal.getsignal(signal.SIGINT) in (signal.default_int_handler, signal.SIG_DFL)
     if not python or threading.current_thread() is not threading.main_thread():
         yield
         return
