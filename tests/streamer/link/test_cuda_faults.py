@@ -190,6 +190,10 @@ def test_a_consumer_killed_with_slots_and_work_under_way_costs_nothing(
     assert last.saw(out)["torn"] == 0
     assert granules(on_gpu) == 1
     assert settled(out, lambda: out.drained)
+    # It waits for its last word to be sent, but not for ever; its death is told in any case.
+    out.consumer_down("sink", 4)
+    generations = out._pool.generations
+    assert settled(out, lambda: all(g.free_at <= time.monotonic() for g in generations))
     out.close()
     assert freed(on_gpu)
 
