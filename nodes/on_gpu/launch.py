@@ -1,0 +1,63 @@
+"""One seam between nodes and devices: a kernel by name, on CUDA or on a simulated GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, Final
+
+Scalar = int | float
+BLOCK: Final = (32, 8)
+"""threads of a block, across and down"""
+# Contraction would round differently from the CPU twin.
+_OPTIONS: Final = ("--std=c++14", "--fmad=false")
+
+
+def launch(
+    name: str,
+    grid: tuple[int, int],
+    out: Any,
+    sources: Sequence[Any],
+    scalars: Sequence[Scalar],
+) -> None:
+    """Puts a kernel into this thread's stream; it does not wait.
+
+    Args:
+        name: of the kernel in `kernels.cu`.
+        grid: threads across and down; kernels leave out what is beyond.
+        out: uint8 array that it fills, from `frame.cupy()` or `Scratch`.
+        sources: arrays of the same device that it reads.
+        scalars: passed after the sources; integers as int32, the others as float32.
+    """
+    if hasattr(out, "compute"):  # a simulated GPU
+        from nodes.on_gpu import twin
+
+        out.compute(partial(twin.run, name, grid, tuple(scalars), tuple(out.shape)), *sources)
+        return
+    import numpy as np
+
+    numbers = [
+        np.int32(value) if isinstance(value, int) else np.float32(value) for value in scalars
+    ]
+    # CuPy launches on the current stream: `frame.cupy()` has made this thread's current.
+    _module().get_function(name)(blocks(grid), (*BLOCK, 1), (out, *sources, *numbers))
+
+
+def blocks(grid: tuple[int, int]) -> tuple[int, int]:
+    """Blocks across and down that cover a grid of threads."""
+    return -(-grid[0] // BLOCK[0]), -(-grid[1] // BLOCK[1])
+
+
+@cache
+def source() -> str:
+    """The kernels' source."""
+    return (Path(__file__).parent / "kernels.cu").read_text(encoding="ascii")
+
+
+@cache
+def _module() -> Any:
+    import cupy
+
+    # Compiled for each device when first used there, and kept by CuPy on disk.
+    return cupy.RawModule(code=source(), options=_OPTIONS)
