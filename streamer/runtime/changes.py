@@ -3,14 +3,20 @@
 A change is checked here, prepared by the node in a thread beside its frame loop, taken by the node
 between two pictures, and confirmed. Each has a generation, which pictures made with it carry; the
 time from the request to the first such picture at each sink is measured.
+
+A node is told all its parameters, so that its changes are made one after the other: what is asked
+while one is under way waits, and is checked against what has become of that one. Parameters that
+the node has not taken yet are nowhere but in the change itself; a process that is started again
+begins with those that it has taken.
 """
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import zmq
 
@@ -21,16 +27,32 @@ from streamer.runtime.clients import ClientDesk, Request
 from streamer.runtime.report import ChangeReport, Report
 from streamer.telemetry.board import Board
 
+MOST_WAITING: Final = 100
+"""changes of one node that may wait for the one under way"""
+
 
 @dataclass(slots=True)
 class _Change:
+    """One change that was asked for.
+
+    Attributes:
+        path: `NODE.KEY`.
+        node: the node's name.
+        value: new one of the parameter.
+        asked_ns: when, on CLOCK_MONOTONIC.
+        client: whom to answer; None once it has its answer.
+        params: all parameters that the node is told; empty until it is its turn.
+        generation: from 1, in the order of turns; 0 until then.
+        first_ns: when the first picture with it was delivered, by sink.
+    """
+
     path: str
     node: str
-    former: dict[str, Any]
-    generation: int
+    value: Any
     asked_ns: int
     client: bytes | None
-    confirmed: bool = False
+    params: dict[str, Any] = field(default_factory=dict)
+    generation: int = 0
     first_ns: dict[str, int] = field(default_factory=dict)
 
 
@@ -56,11 +78,15 @@ class Changes:
 
     def __init__(self, plan: Plan, tell: Callable[..., None]) -> None:
         self.plan = plan
-        """with the parameters as they are now"""
+        """with the parameters as they are now: those that nodes have taken"""
         self.generations: dict[str, int] = {}
         """of the latest change of each node that was confirmed"""
         self._tell = tell
+        self._asked: dict[str, deque[_Change]] = {node.name: deque() for node in plan.nodes}
+        self._present: set[str] = set()
+        self._tried = 0
         self._made: list[_Change] = []
+        self._unseen: list[_Change] = []
         self._desk: ClientDesk | None = None
         self._sinks = {
             node.name: tuple(
@@ -92,30 +118,49 @@ class Changes:
 
     def confirmed(self, node: str, generation: int, text: str) -> None:
         """A node has taken a change, or refused it with a text."""
-        for change in self._made:
-            if change.generation != generation or change.node != node or change.confirmed:
-                continue
-            if text:
-                self._put_back(change)
-                self._refuse(change, ParameterError(text))
-                return
-            change.confirmed = True
+        change = self._under_way(node)
+        if change is None or change.generation != generation:
+            return  # of a process that has died meanwhile
+        self._asked[node].popleft()
+        if text:
+            self._refuse(change, ParameterError(text))
+        else:
+            taken = replace(self.plan.node(node), params=change.params)
+            nodes = (taken if other.name == node else other for other in self.plan.nodes)
+            self.plan = replace(self.plan, nodes=tuple(nodes))
             self.generations[node] = generation
+            self._made.append(change)
+            self._unseen.append(change)
             self._answer(change)
+        self._next(node)
 
-    def restarted(self, node: str) -> None:
-        """The process of a node has died: the next one begins with the parameters as they are."""
-        for change in self._made:
-            if change.node == node and not change.confirmed:
-                self.confirmed(node, change.generation, "")
+    def arrived(self, nodes: Iterable[str]) -> None:
+        """A process of these nodes has come, which knows the parameters as they are."""
+        for node in nodes:
+            self._present.add(node)
+            self._next(node)
+
+    def died(self, node: str) -> None:
+        """The process of a node has died: the next one begins with the parameters as they are.
+
+        Whatever it died of, the change that was under way is not tried again. Those behind it wait
+        for the next process.
+        """
+        self._present.discard(node)
+        change = self._under_way(node)
+        if change is not None:
+            self._asked[node].popleft()
+            said = f"the process of {node} died before it had taken {change.path}"
+            self._refuse(change, RunError(f"{said}; the former value holds, ask again"))
 
     def look(self, board: Board) -> None:
         """Notes when the first pictures with a change were delivered."""
-        for change in self._made:
+        for change in self._unseen:
             for sink in self._sinks[change.node]:
                 cells = board.nodes[sink]
                 if sink not in change.first_ns and cells.generation.value >= change.generation:
                     change.first_ns[sink] = cells.generation_ns.value
+        self._unseen = [c for c in self._unseen if len(c.first_ns) < len(self._sinks[c.node])]
 
     def listed(self) -> list[ChangeReport]:
         """All changes that nodes have taken, for the report."""
@@ -131,15 +176,14 @@ class Changes:
                 },
             )
             for change in self._made
-            if change.confirmed
         ]
 
     def close(self) -> None:
         """Refuses what is still open and stops listening."""
         if self._desk is not None:
-            for change in self._made:
-                if not change.confirmed:
-                    self._refuse(change, RunError("the run has ended"))
+            for asked in self._asked.values():
+                while asked:
+                    self._refuse(asked.popleft(), RunError("the run has ended"))
             self._desk.close()
             self._desk = None
 
@@ -157,30 +201,32 @@ class Changes:
                 self._desk.answer(request.identity, "status", status=run.status())
 
     def _change(self, path: str, value: Any, client: bytes) -> None:
-        node = changed(self.plan, path, value)
-        change = _Change(
-            path=path,
-            node=node.name,
-            former=self.plan.node(node.name).params,
-            generation=len(self._made) + 1,
-            asked_ns=time.monotonic_ns(),
-            client=client,
-        )
-        self._made.append(change)
-        self._replace(node.name, node.params)
-        self._tell(node.name, "set", params=node.params, generation=change.generation)
+        name = path.partition(".")[0]
+        if not self._asked.get(name):
+            changed(self.plan, path, value)  # what is plainly wrong waits for no process
+        asked = self._asked[name]
+        if len(asked) >= MOST_WAITING:
+            raise RunError(f"{MOST_WAITING} changes of {name} wait already; ask again later")
+        asked.append(_Change(path, name, value, time.monotonic_ns(), client))
+        self._next(name)
 
-    def _replace(self, name: str, params: dict[str, Any]) -> None:
-        nodes = (replace(n, params=params) if n.name == name else n for n in self.plan.nodes)
-        self.plan = replace(self.plan, nodes=tuple(nodes))
+    def _under_way(self, node: str) -> _Change | None:
+        asked = self._asked[node]
+        return asked[0] if asked and asked[0].generation else None
 
-    def _put_back(self, change: _Change) -> None:
-        key = change.path.partition(".")[2]
-        params = dict(self.plan.node(change.node).params)
-        params.pop(key, None)
-        if key in change.former:
-            params[key] = change.former[key]
-        self._replace(change.node, params)
+    def _next(self, node: str) -> None:
+        """Tells a node of the change whose turn it is, if none is under way."""
+        asked = self._asked[node]
+        while asked and node in self._present and not asked[0].generation:
+            change = asked[0]
+            try:
+                change.params = changed(self.plan, change.path, change.value).params
+            except StreamerError as error:
+                self._refuse(asked.popleft(), error)
+                continue
+            self._tried += 1
+            change.generation = self._tried
+            self._tell(node, "set", params=change.params, generation=change.generation)
 
     def _answer(self, change: _Change) -> None:
         client, change.client = change.client, None

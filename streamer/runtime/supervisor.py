@@ -290,7 +290,7 @@ class Supervisor:
             if node not in self._failed and not self._aborted:
                 self._crashed.add(node)
             self._crew.tell_all("down", node=node, incarnation=worker.incarnation)
-            self._changes.restarted(node)
+            self._changes.died(node)
         if self._aborted or worker.finished:
             # Finished: only what it had not handed on is lost, and a new start would begin anew.
             self._over(worker)
@@ -384,9 +384,9 @@ class Supervisor:
             for node in self._closed:
                 self._crew.tell(worker, "closed", node=node)
             orders = {"start": self._started, "drain": self._draining, "abort": self._aborted}
-            for order, given in orders.items():
-                if given:
-                    self._crew.tell(worker, order)
+            for order in filter(orders.get, orders):
+                self._crew.tell(worker, order)
+            self._changes.arrived(worker.plan.nodes)
 
     def _state(self, worker: WorkerRecord, node: str, state: str, text: str) -> None:
         if state:

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zmq
 from plans import Listener, kill, link, node, pictures, plan, run
 
 from streamer.errors import ParameterError, StreamerError
 from streamer.graph.plan import NodePlan, Plan, RestartPlan
 from streamer.runtime import Supervisor
+from streamer.runtime.clients import clients_endpoint, pack, unpack
 from streamer.runtime.remote import Remote, choose
 
 
@@ -102,7 +104,7 @@ def test_a_change_shows_in_every_picture_after_it(tmp_path: Path) -> None:
         ("dye.value", 256, "at most 255"),
         ("dye.value", "red", "whole number"),
         ("dye.value", 13, "bad luck"),
-        ("dye.fixed", 1, "cannot change while the graph runs; value can"),
+        ("dye.fixed", 1, "cannot change while the graph runs; value, other, deadly can"),
         ("dye.valu", 1, "did you mean 'value'"),
         ("die.value", 1, "unknown node 'die'"),
         ("dye", 1, "NODE.KEY"),
@@ -119,6 +121,77 @@ def test_a_change_that_cannot_be_leaves_the_former_value(
     report = with_remote(dyed(tmp_path / "tape", value=5), talk)
     assert report.changes == []
     assert {shown.low for shown in pictures(tmp_path / "tape")} == {5}
+
+
+def answers_while_one_is_prepared(gate: Path, *asked: tuple[str, dict[str, Any]]) -> list[Any]:
+    """Asks all at once, opens the gate when all have been heard, and returns the answers."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    with context, context.socket(zmq.DEALER) as socket:
+        socket.connect(clients_endpoint(choose("test").folder))
+        for kind, fields in asked:
+            socket.send(pack(kind, **fields))
+        # One socket's requests are heard in order, and this one is answered at once.
+        socket.send(pack("get", path="dye.gate"))
+        assert unpack(socket.recv()) == ("value", {"value": str(gate)})
+        gate.touch()
+        return [unpack(socket.recv()) for _ in asked]
+
+
+def test_a_change_behind_a_refused_one_does_not_carry_its_value(tmp_path: Path) -> None:
+    tape, gate = tmp_path / "tape", tmp_path / "gate"
+
+    def talk(remote: Remote) -> None:
+        bad, good = answers_while_one_is_prepared(
+            gate,
+            ("set", {"path": "dye.value", "value": 13}),
+            ("set", {"path": "dye.other", "value": 5}),
+        )
+        assert bad == ("error", {"text": "13 brings bad luck", "exit_status": 2})
+        assert (good[0], good[1]["value"]) == ("value", 5)
+        assert (remote.get("dye.value"), remote.get("dye.other")) == (1, 5)
+        before = len(pictures(tape))
+        while len(pictures(tape)) < before + 5:
+            time.sleep(0.01)
+
+    report = with_remote(dyed(tape, gate=str(gate)), talk)
+    assert [change.path for change in report.changes] == ["dye.other"]
+    assert {shown.low for shown in pictures(tape)} == {1}
+
+
+def test_a_value_is_told_only_once_it_is_taken(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+
+    def talk(remote: Remote) -> None:
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        with context, context.socket(zmq.DEALER) as socket:
+            socket.connect(clients_endpoint(choose("test").folder))
+            socket.send(pack("set", path="dye.value", value=9))
+            socket.send(pack("get", path="dye.value"))
+            assert unpack(socket.recv()) == ("value", {"value": 1})
+            gate.touch()
+            assert unpack(socket.recv())[1]["value"] == 9
+            assert remote.get("dye.value") == 9
+
+    with_remote(dyed(tmp_path / "tape", gate=str(gate)), talk)
+
+
+def test_a_change_that_kills_is_not_tried_again(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+
+    def talk(remote: Remote) -> None:
+        deadly, after = answers_while_one_is_prepared(
+            gate,
+            ("set", {"path": "dye.deadly", "value": True}),
+            ("set", {"path": "dye.value", "value": 7}),
+        )
+        assert deadly[0] == "error"
+        assert "died before it had taken dye.deadly" in deadly[1]["text"]
+        assert after[1]["value"] == 7  # by the next process
+        assert remote.get("dye.deadly") is False
+
+    report = with_remote(dyed(tmp_path / "tape", gate=str(gate)), talk)
+    assert report.nodes["dye"].restarts == 1
+    assert [change.path for change in report.changes] == ["dye.value"]
 
 
 def test_a_restarted_node_keeps_the_changed_value(tmp_path: Path) -> None:
