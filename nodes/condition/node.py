@@ -50,19 +50,20 @@ class Condition(streamer.Transform[ConditionParams]):
         """
         self._device = self._chosen_device()
         self._extractor = self._made(self.params)
+        self._ahead = _kinds(self.params)
         self._reformatter: Any = None
         self._format = next(name for name in self.context.wanted if name in _EMITS)
 
     def prepare(self, params: ConditionParams) -> Extractor | None:
         """Makes another extractor where other kinds are to be drawn."""
-        return None if _kinds(params) == _kinds(self.params) else self._made(params)
+        # Not those of `self.params`: what was prepared before may not have been taken yet.
+        made = None if _kinds(params) == self._ahead else self._made(params)
+        self._ahead = _kinds(params)
+        return made
 
     def update(self, params: ConditionParams, prepared: Extractor | None) -> None:
         """Takes other kinds, thresholds, weights, blur or polarity."""
         assert self._extractor is not None, "open() comes first"
-        if prepared is None and _kinds(params) != _kinds(self.params):
-            # It was compared with parameters that another change has overtaken.
-            prepared = self._made(params)
         if prepared is None:
             self._extractor.change(params.settings(), invert=params.invert)
         else:

@@ -132,9 +132,12 @@ def test_values_and_kinds_change_between_two_pictures(picture):
 
 def test_changes_that_overtake_each_other_are_taken_in_order(picture):
     node = solo(Condition, kind="canny")
-    there, back = ConditionParams(kind="soft"), ConditionParams(kind="canny", low=30, high=80)
-    prepared = [node.prepare(params) for params in (there, back)]
-    for params, ready in zip((there, back), prepared, strict=True):
+    there, back = ConditionParams(kind="soft"), ConditionParams(kind="canny", low=20, high=60)
+    asked = (there, back, ConditionParams(kind="canny", low=30, high=80))
+    prepared = [node.prepare(params) for params in asked]
+    # What takes time is done before it is taken, and not again for other thresholds.
+    assert [ready is not None for ready in prepared] == [True, True, False]
+    for params, ready in zip(asked, prepared, strict=True):
         node.update(params, ready)
     np.testing.assert_array_equal(shown(node, picture), canny(picture, 30, 80))
     node.close()
