@@ -5,14 +5,24 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import links
 import pytest
+import zmq
 
 from streamer import gpu
 from streamer.errors import DeviceError
 from streamer.gpu import simulated
 from streamer.gpu.device import Device
+
+
+@pytest.fixture
+def context() -> Iterator[zmq.Context[Any]]:
+    made: zmq.Context[Any] = zmq.Context()
+    yield made
+    links.close_all()
+    made.destroy(linger=0)
 
 
 @pytest.fixture

@@ -139,6 +139,27 @@ def settled(out: Outlet, holds: Callable[[], bool]) -> bool:
     return holds()
 
 
+def next_of_published(out: Outlet, source: Inlet, seq: int) -> Received:
+    publish(out, seq)
+    arrival = next_of(source, out)
+    assert isinstance(arrival, Received)
+    return arrival
+
+
+def said_hello(out: Outlet, *consumers: Consumer) -> None:
+    assert settled(out, lambda: all(c.identity is not None for c in consumers))
+
+
+def seq_of(arrival: Any) -> int:
+    """The number of a picture, which is given back."""
+    assert isinstance(arrival, Received)
+    with arrival.frame as frame:
+        pixels = frame.numpy()
+        assert (pixels == frame.seq % 256).all()
+        del pixels
+        return frame.seq
+
+
 def main(endpoint: str, name: str, incarnation: str, pace: str) -> None:
     dice = random.Random(name)
     context: zmq.Context[Any] = zmq.Context()

@@ -7,14 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import links
 import pytest
 import zmq
-from links import close_all, consumer, inlet, next_of, outlet, publish, settled
+from links import consumer, inlet, next_of, outlet, publish, settled
 
 from streamer import gpu
 from streamer.drops import Drop
@@ -27,14 +26,6 @@ from streamer.link.inlet import EndOfStream, Received
 from streamer.link.outlet import Outlet
 
 PEERS = Path(__file__).with_name("cuda_peers.py")
-
-
-@pytest.fixture
-def context() -> Iterator[zmq.Context[Any]]:
-    made: zmq.Context[Any] = zmq.Context()
-    yield made
-    close_all()
-    made.destroy(linger=0)
 
 
 @pytest.fixture(autouse=True)

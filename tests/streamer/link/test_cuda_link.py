@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ import zmq
 from links import (
     SIZE,
     board,
-    close_all,
     consumer,
     fill,
     header,
@@ -43,14 +41,6 @@ from streamer.link.inlet import Inlet, Received
 from streamer.link.outlet import Outlet
 
 PEERS = Path(__file__).with_name("cuda_peers.py")
-
-
-@pytest.fixture
-def context() -> Iterator[zmq.Context[Any]]:
-    made: zmq.Context[Any] = zmq.Context()
-    yield made
-    close_all()
-    made.destroy(linger=0)
 
 
 @pytest.fixture(autouse=True)

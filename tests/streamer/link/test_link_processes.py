@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ import pytest
 import zmq
 from links import (
     SIZE,
-    close_all,
     consumer,
     inlet,
     next_of,
@@ -33,14 +31,6 @@ from streamer.link.inlet import END, Received
 from streamer.link.outlet import Consumer, Outlet
 
 pytestmark = pytest.mark.usefixtures("memory")
-
-
-@pytest.fixture
-def context() -> Iterator[zmq.Context[Any]]:
-    made: zmq.Context[Any] = zmq.Context()
-    yield made
-    close_all()
-    made.destroy(linger=0)
 
 
 @pytest.fixture
