@@ -29,3 +29,5 @@ class Count(StrEnum):
     """outputs: pictures shown in place of ones that did not come; never counted as delivered"""
     SKIPPED = "skipped"
     """outputs with viewers: pictures that some viewer was too slow for"""
+    HARDWARE = "hardware"
+    """pictures that a codec of the GPU has decoded or encoded, in place of the CPU"""

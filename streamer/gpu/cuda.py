@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from streamer.errors import DeviceError
+from streamer.gpu import meter
 from streamer.gpu.device import Copy
 
 # Numbers of driver_types.h that CuPy does not name.
@@ -165,6 +166,7 @@ class CudaDevice:
         self._here()
         self._call("memcpyAsync", to, source, nbytes, int(kind), stream)
         self.copied[kind] += nbytes
+        meter.count(kind, nbytes)
 
     def memset_async(self, pointer: int, value: int, nbytes: int, stream: int) -> None:
         """See `Device`."""

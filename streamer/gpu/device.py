@@ -31,7 +31,7 @@ class Device(Protocol):
         uuid: names the device in every process: `GPU-...` or `MIG-...`.
         name: as its maker calls it.
         calls: how often each call was made, by name.
-        copied: bytes copied each way, by `Copy`.
+        copied: bytes copied each way, by `Copy`; `streamer.gpu.meter` counts them by thread.
     """
 
     ordinal: int

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 from streamer.errors import DeviceError, FrameError, SlabError
+from streamer.gpu import meter
 from streamer.gpu.device import Copy, Device
 from streamer.link.cuda import CudaSlab
 from streamer.link.memfd import MemfdSlab
@@ -53,10 +54,17 @@ class Courier:
         device: GPU that the pictures are on.
         done: called in the courier's thread with a generation, a slot, and whether its copy lies
             in the generation's mirror.
+        meters: count what it copies.
     """
 
-    def __init__(self, device: Device, done: Callable[[Generation, int, bool], None]) -> None:
+    def __init__(
+        self,
+        device: Device,
+        done: Callable[[Generation, int, bool], None],
+        meters: meter.Meters,
+    ) -> None:
         self._device = device
+        self._meters = meters
         self._done = done
         self._jobs: queue.SimpleQueue[tuple[Generation, int, int] | None] = queue.SimpleQueue()
         self._failing = False
@@ -80,6 +88,7 @@ class Courier:
             self._thread.join(5)
 
     def _run(self) -> None:
+        meter.use(self._meters)
         stream = self._device.stream_create()
         event = self._device.event_create()
         while (job := self._jobs.get()) is not None:

@@ -18,6 +18,7 @@ import zmq
 from streamer.drops import Drop
 from streamer.errors import DeviceError
 from streamer.formats import picture_bytes
+from streamer.gpu import meter
 from streamer.gpu.device import Device
 from streamer.link import slab as slabs
 from streamer.link import wire
@@ -55,10 +56,12 @@ class Delivery:
         self._device: Device | None = None
         self._refusal = ""
         self._courier: Any = None
+        self._meters: meter.Meters = {}
 
     def use_device(self, device: Device, refusal: str) -> None:
         """Has pictures made on a GPU; `refusal` says why other processes cannot reach it."""
         self._device, self._refusal = device, refusal
+        self._meters = meter.in_use()  # the node's, in whose thread this is
         for consumer in self._consumers:
             if consumer.hello is not None:
                 self.meet(consumer, consumer.hello)
@@ -116,7 +119,7 @@ class Delivery:
         if self._courier is None:
             from streamer.link.courier import Courier  # which imports numpy
 
-            self._courier = Courier(self._device, self._copied)
+            self._courier = Courier(self._device, self._copied, self._meters)
         generation.mirrored[picture.slot] = Mirrored.UNDER_WAY
         self._pool.hold(generation, picture.slot)
         header = picture.header

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from streamer import registry
 from streamer.errors import NodeError, StreamerError
+from streamer.gpu import meter
+from streamer.gpu.device import Copy
 from streamer.gpu.probe import Probe
 from streamer.graph.plan import LinkPlan, NodePlan, Plan
 from streamer.link.inlet import Inlet
@@ -187,6 +189,8 @@ class NodeThread:
 
     def _main(self) -> None:
         worker, name = self._worker, self.plan.name
+        board = worker.board.nodes[name]
+        meter.use({Copy.TO_DEVICE: board.uploaded.add, Copy.TO_HOST: board.downloaded.add})
         try:
             worker.tell("state", node=name, state="opening", text="")
             node_class = registry.load(self.plan.entry)

@@ -69,6 +69,9 @@ class NodeReport:
         frames: pictures that it passed on, or delivered.
         process_ms: percentiles of its work on one picture.
         copies_per_frame: copies of whole pictures that the runtime made.
+        to_gpu_bytes: bytes a picture copied from host memory to a GPU, if any were.
+        from_gpu_bytes: and back.
+        hardware: of a node with a GPU that decodes or encodes: pictures that the GPU's codec did.
         repeated: pictures for which it showed a former result again.
         spoiled: those among them that could not be made.
         restarts: how often its process was started again.
@@ -91,6 +94,9 @@ class NodeReport:
     spoiled: int
     restarts: int
     rss_mb: float
+    to_gpu_bytes: float | None = None
+    from_gpu_bytes: float | None = None
+    hardware: int | None = None
     last_failure: str | None = None
     status: str | None = None
     reconnects: int | None = None
@@ -257,8 +263,22 @@ def _node(plan: Plan, board: Board, circumstances: Circumstances, name: str) -> 
         restarts=circumstances.restarts.get(name, 0),
         rss_mb=round(circumstances.rss_mb.get(name, 0.0), 1),
         last_failure=circumstances.last_failures.get(name) or None,
+        **_on_gpu(plan.node(name), node, made),
         **_outside(plan.node(name), node),
     )
+
+
+def _on_gpu(node: NodePlan, cells: NodeBoard, made: int) -> dict[str, Any]:
+    """What a node with a GPU has moved there and back, and had the GPU's codecs do."""
+    if node.gpu is None:
+        return {}
+    said: dict[str, Any] = {
+        "to_gpu_bytes": round(cells.uploaded.value / made, 1) if made else 0.0,
+        "from_gpu_bytes": round(cells.downloaded.value / made, 1) if made else 0.0,
+    }
+    if node.role in ("source", "sink"):
+        said["hardware"] = cells.counts[Count.HARDWARE].value
+    return said
 
 
 def _outside(node: NodePlan, cells: NodeBoard) -> dict[str, Any]:

@@ -30,6 +30,8 @@ _NODE_CELLS: Final = (
     "emitted",  # pictures published
     "delivered",  # sinks: pictures that left
     "copies",  # copies of whole pictures made by the runtime
+    "uploaded",  # bytes copied from host memory to a GPU
+    "downloaded",  # and back
     "repeated",  # pictures that show a former result again
     "spoiled",  # those among them that could not be made
     "packets",  # audio packets passed on or taken
@@ -42,6 +44,7 @@ _NODE_CELLS: Final = (
     "mended",  # sources: times put right
     "filled",  # sinks: pictures shown in place of ones that did not come
     "skipped",  # sinks with viewers: pictures that some viewer was too slow for
+    "hardware",  # pictures that a codec of the GPU has decoded or encoded
     "viewers",  # sinks with viewers: how many watch now
     "viewers_most",  # and how many did at most
     "status",  # how the connection to the outside stands: its place in `Status`, from 1; 0: none
@@ -96,6 +99,8 @@ class NodeBoard:
         self.emitted = Cell(cells, next(names))
         self.delivered = Cell(cells, next(names))
         self.copies = Cell(cells, next(names))
+        self.uploaded = Cell(cells, next(names))
+        self.downloaded = Cell(cells, next(names))
         self.repeated = Cell(cells, next(names))
         self.spoiled = Cell(cells, next(names))
         self.packets = Cell(cells, next(names))

@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from streamer.errors import DeviceError
+from streamer.gpu import meter
 from streamer.gpu.device import HANDLE_BYTES, Copy
 from streamer.gpu.simulated.arrays import SimulatedArray
 from streamer.gpu.simulated.memory import LANES, Memory, forget_lane
@@ -51,6 +52,7 @@ class SimulatedDevice:
         self._world = world(self._folder)
         self._events = Events(self._folder)
         self._memories: dict[int, Memory] = {}
+        self._pinned: dict[int, int] = {}
         self._streams: dict[int, Stream] = {}
         self._threads = threading.local()
         self._opened_events: dict[int, int] = {}
@@ -268,10 +270,13 @@ class SimulatedDevice:
         """See `Device`."""
         self.calls["memcpyAsync"] += 1
         self.copied[kind] += nbytes
+        meter.count(kind, nbytes)
         reads = [] if kind is Copy.TO_DEVICE else [(source, nbytes)]
         writes = [] if kind is Copy.TO_HOST else [(to, nbytes)]
-        # Pageable memory of the host is read before the call returns.
-        staged = ctypes.string_at(source, nbytes) if kind is Copy.TO_DEVICE else None
+        # Pageable memory of the host is read before the call returns, pinned memory when the
+        # stream comes to it.
+        late = kind is not Copy.TO_DEVICE or self._is_pinned(source, nbytes)
+        staged = None if late else ctypes.string_at(source, nbytes)
 
         def copy() -> None:
             if staged is None:
@@ -289,10 +294,12 @@ class SimulatedDevice:
     def host_register(self, pointer: int, nbytes: int) -> None:
         """See `Device`."""
         self.calls["hostRegister"] += 1
+        self._pinned[pointer] = nbytes
 
     def host_unregister(self, pointer: int) -> None:
         """See `Device`."""
         self.calls["hostUnregister"] += 1
+        del self._pinned[pointer]
 
     def array(self, pointer: int, shape: tuple[int, ...], *, owner: object) -> SimulatedArray:
         """See `Device`."""
@@ -389,6 +396,10 @@ class SimulatedDevice:
                     self._world.violation(
                         f"stream {on.identity} writes what process {pid} has not done reading"
                     )
+
+    def _is_pinned(self, pointer: int, nbytes: int) -> bool:
+        pinned = tuple(self._pinned.items())
+        return any(start <= pointer and pointer + nbytes <= start + size for start, size in pinned)
 
     def _memory(self, pointer: int) -> Memory:
         for memory in self._memories.values():
