@@ -49,7 +49,9 @@ def parse_listen(text: str) -> Address:
     """
     found = _LISTEN.fullmatch(text)
     if found is None:
-        raise ValueError(f"{text!r} is no address to listen on; give IP:PORT, 127.0.0.1:8080 say")
+        raise ValueError(
+            f"{text!r:.100} is no address to listen on; give IP:PORT, 127.0.0.1:8080 say"
+        )
     port = int(found["port"])
     if port > 65535:
         raise ValueError(f"the port {port} is outside of 0 to 65535")
@@ -60,6 +62,6 @@ def parse_listen(text: str) -> Address:
         return Address(str(ipaddress.ip_address(host)), port)
     except ValueError:
         raise ValueError(
-            f"{host!r} in {text!r} is no IP address of this machine; 127.0.0.1 is for this machine "
+            f"{host!r:.80} in {text!r:.100} is no IP address of this machine; 127.0.0.1 is for this machine "
             "alone, 0.0.0.0 for everyone who reaches it"
         ) from None
