@@ -62,6 +62,6 @@ def parse_listen(text: str) -> Address:
         return Address(str(ipaddress.ip_address(host)), port)
     except ValueError:
         raise ValueError(
-            f"{host!r:.80} in {text!r:.100} is no IP address of this machine; 127.0.0.1 is for this machine "
-            "alone, 0.0.0.0 for everyone who reaches it"
+            f"{host!r:.80} in {text!r:.100} is no IP address of this machine; 127.0.0.1 "
+            "is for this machine alone, 0.0.0.0 for everyone who reaches it"
         ) from None
