@@ -7,32 +7,24 @@ bundled one is `nodes.sdxs.small`, published checkpoints are `nodes.sdxs.checkpo
 from __future__ import annotations
 
 import logging
-import operator
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from nodes.sdxs import blending, seeds
+from nodes.sdxs.jobs import Bytes, Job, Settings, SpoiledPictureError
 from nodes.sdxs.names import ModelName
-from nodes.sdxs.noise import Noises
+from nodes.sdxs.settings import Adjustable
 
 if TYPE_CHECKING:
     from nodes.sdxs.names import Lora
 
-Bytes = NDArray[np.uint8]
-
-STRONGEST_HOLD = 2.0
+__all__ = ["Bytes", "OneStep", "SpoiledPictureError"]
 
 
-class SpoiledPictureError(ArithmeticError):
-    """A result holds NaN or infinite numbers, and so is no picture."""
-
-
-class OneStep(ABC):
+class OneStep(Adjustable):
     """A one-step diffusion model, loaded and ready.
 
     Make one with `OneStep.load`. The settings `prompt`, `conditioning_scale`, `seed`, `seeds` and
@@ -46,14 +38,8 @@ class OneStep(ABC):
     """receives warnings, a sentence each"""
 
     def __init__(self) -> None:
+        super().__init__()
         self.log = logging.getLogger("nodes.sdxs")
-        self._prompt = ""
-        self._scale = 1.0
-        self._seed = 0
-        self._seeds: str | None = None
-        self._blend = "linear"
-        self._turn = 0.0
-        self._noises = Noises()
 
     @staticmethod
     def load(
@@ -200,113 +186,6 @@ class OneStep(ABC):
         self.check_prompt(prompt, self.name)
 
     @property
-    def prompt(self) -> str:
-        """What to paint, or a blend: `ink:0.7 comic:0.3`; of any text, `a castle:0.7 | a wood:0.3`.
-
-        Setting it raises ValueError if the model cannot take it; the old one stays then.
-        """
-        return self._prompt
-
-    @prompt.setter
-    def prompt(self, prompt: str) -> None:
-        self._take_prompt(prompt)
-        self._prompt = prompt
-
-    @property
-    def conditioning_scale(self) -> float:
-        """How firmly the picture steers, 0 to 2; 1 is as trained.
-
-        Of the bundled model, 2 leaves nearly nothing but the source and 0 departs from it further
-        than it was trained to. Of a checkpoint with a ControlNet, it multiplies what that adds, so
-        that 0 leaves the prompt alone.
-
-        Setting it raises ValueError if it is not a number from 0 to 2.
-        """
-        return self._scale
-
-    @conditioning_scale.setter
-    def conditioning_scale(self, scale: float) -> None:
-        number = _number("conditioning_scale", scale)
-        if not 0 <= number <= STRONGEST_HOLD:
-            raise ValueError(f"conditioning_scale must be from 0 to 2, not {scale!r}")
-        self._scale = number
-        self._take_scale(number)
-
-    @property
-    def seed(self) -> int:
-        """Which noise: another seed is another sheet of paper, or another picture.
-
-        Setting it raises ValueError if it is not an integer from 0 to 2³² − 1.
-        """
-        return self._seed
-
-    @seed.setter
-    def seed(self, seed: int) -> None:
-        try:
-            number = operator.index(seed)
-        except TypeError:
-            raise ValueError(f"seed must be an integer, not {seed!r}") from None
-        if not 0 <= number <= seeds.LARGEST:
-            raise ValueError(f"seed must be from 0 to {seeds.LARGEST}, not {number}")
-        self._seed = number
-        self._take_noise()
-
-    @property
-    def seeds(self) -> str | None:
-        """Seeds whose noises are mixed, in place of `seed`: `7:0.7 42:0.3`; None for `seed` alone.
-
-        The mixed noise is as strong as each of them, whatever `blend` says.
-
-        Setting it raises ValueError if it is not understood; the old one stays then.
-        """
-        return self._seeds
-
-    @seeds.setter
-    def seeds(self, given: str | None) -> None:
-        if given is not None:
-            seeds.parse(given)
-        self._seeds = given
-        self._take_noise()
-
-    @property
-    def blend(self) -> str:
-        """How the parts of a prompt, and those of `seeds`, are mixed: `linear` or `spherical`.
-
-        Setting it raises ValueError if it is neither.
-        """
-        return self._blend
-
-    @blend.setter
-    def blend(self, blend: str) -> None:
-        blending.check(blend)
-        former, self._blend = self._blend, blend
-        if blend == former:
-            return
-        try:
-            self._take_prompt(self._prompt)
-        except BaseException:
-            self._blend = former
-            raise
-        self._take_noise()
-
-    @property
-    def turn(self) -> float:
-        """How far the noise has turned, at least 0: 1 is the next seed's, 0.5 is halfway there.
-
-        Setting it raises ValueError if it is negative or no number.
-        """
-        return self._turn
-
-    @turn.setter
-    def turn(self, turn: float) -> None:
-        number = _number("turn", turn)
-        if not 0 <= number < seeds.LARGEST:
-            raise ValueError(f"turn must be from 0 to {seeds.LARGEST}, not {turn!r}")
-        changed, self._turn = number != self._turn, number
-        if changed:
-            self._take_noise()
-
-    @property
     def feeds_back_latents(self) -> bool:
         """Whether `paint_after` mixes latents; else the picture itself is to be mixed."""
         return False
@@ -325,12 +204,43 @@ class OneStep(ABC):
 
         Raises:
             ValueError: not `feeds_back_latents`, or as a call does.
+            SpoiledPictureError: as a call does.
+            MemoryError: as a call does.
         """
-        raise ValueError(f"model {self.name} has no latent to mix; mix the picture itself")
+        job = Job(image, out, self.snapshot(), past=past, share=share)
+        self.paint_jobs([job])
+        if not bool(job.finite):
+            raise SpoiledPictureError(self._spoiled())
+        return job.latents
 
-    def _take_noise(self) -> None:
-        parts = ((self._seed, 1.0),) if self._seeds is None else seeds.parse(self._seeds)
-        self._noises.take(parts, blend=self._blend, turn=self._turn)
+    def paint_jobs(self, jobs: Sequence[Job]) -> None:
+        """Styles pictures of one size, each by settings of its own, in one pass where that pays.
+
+        Every result is what the engine alone would paint for it, to one grey level. A result that
+        is not finite raises nothing: it is told by `Job.finite`, of its own job alone.
+
+        Args:
+            jobs: at least one; the settings are snapshots of this engine or of its siblings.
+
+        Raises:
+            ValueError: pictures are not as in a call, or not all of one size; a job has a `past`
+                or a `share` and the engine does not mix latents.
+            MemoryError: there is too little for pictures of this size; none is painted.
+        """
+        if not jobs:
+            raise ValueError("there is no picture to paint")
+        if not self.feeds_back_latents and any(job.past is not None or job.share for job in jobs):
+            raise ValueError(f"model {self.name} has no latent to mix; mix the picture itself")
+        sizes = {self._checked_job(job) for job in jobs}
+        if len(sizes) > 1:
+            shown = ", ".join(f"{width}x{height}" for height, width in sorted(sizes))
+            raise ValueError(f"pictures of one pass must have one size, not {shown}")
+        self._paint_jobs(jobs)
+
+    def _paint_jobs(self, jobs: Sequence[Job]) -> None:
+        """Paints jobs that fit together, one after another."""
+        for job in jobs:
+            self._paint_array(job.image, job.out, None, job.settings)
 
     def __call__(
         self, image: Bytes, out: Bytes | None = None, *, control: Bytes | None = None
@@ -351,7 +261,7 @@ class OneStep(ABC):
             SpoiledPictureError: The network's result is not finite; `out` holds no picture.
             MemoryError: There is too little for pictures of this size.
         """
-        batch, height, width = self._checked(image)
+        self._checked(image)
         if control is not None and (control.shape != image.shape or control.dtype != np.uint8):
             raise ValueError(
                 f"control must be uint8 of shape {image.shape}, not {control.dtype} of "
@@ -365,7 +275,13 @@ class OneStep(ABC):
             )
         elif not out.flags.writeable:
             raise ValueError("out is read-only")
-        shape = (batch, height, width, 3)
+        self._paint_array(image, out, control, self.snapshot())
+        return out
+
+    def _paint_array(
+        self, image: Bytes, out: Bytes, control: Bytes | None, settings: Settings
+    ) -> None:
+        shape = (-1, *image.shape[-3:])
         # No backend looks at read-only memory: that is copied, as is what has gaps.
         pixels = np.require(image, requirements=("C", "W")).reshape(shape)
         guide = (
@@ -373,11 +289,10 @@ class OneStep(ABC):
         )
         # The model writes straight into `out` where it can.
         direct = out.flags.c_contiguous and not np.may_share_memory(out, pixels)
-        target = out.reshape(shape) if direct else np.empty(shape, np.uint8)
-        self._paint(pixels, guide, target)
+        target = out.reshape(shape) if direct else np.empty(pixels.shape, np.uint8)
+        self._paint(pixels, guide, target, settings)
         if not direct:
             out[...] = target.reshape(out.shape)
-        return out
 
     def warm_up(self, width: int, height: int, *, batch: int = 1) -> None:
         """Does for one size now what the first picture would otherwise wait for.
@@ -398,14 +313,6 @@ class OneStep(ABC):
         )
 
     @abstractmethod
-    def _take_prompt(self, prompt: str) -> None:
-        """Gets ready for a prompt as `blend` says; raises ValueError, changing nothing, if not."""
-
-    @abstractmethod
-    def _take_scale(self, scale: float) -> None:
-        """Gets ready for a conditioning scale, checked already."""
-
-    @abstractmethod
     def _draw(self, seed: int, shape: tuple[int, ...]) -> Any:
         """The noise of a seed, of variance 1."""
 
@@ -414,14 +321,38 @@ class OneStep(ABC):
         """Does what depends on the size alone."""
 
     @abstractmethod
-    def _paint(self, image: Bytes, control: Bytes | None, out: Bytes) -> None:
+    def _paint(self, image: Bytes, control: Bytes | None, out: Bytes, settings: Settings) -> None:
         """One step from uint8 NHW3 to uint8 NHW3, all contiguous; `out` shares no memory."""
 
-    def _checked(self, image: Bytes) -> tuple[int, int, int]:
-        if image.dtype != np.uint8 or image.ndim not in (3, 4) or image.shape[-1] != 3:
+    def _spoiled(self) -> str:
+        return f"model {self.name} gave numbers that are not finite"
+
+    def _checked_job(self, job: Job) -> tuple[int, int]:
+        """Height and width of a job's picture."""
+        if isinstance(job.image, np.ndarray) is not isinstance(job.out, np.ndarray):
+            raise ValueError("image and out of a job must both be arrays, or both be tensors")
+        if job.image.ndim != 3:
+            raise ValueError(f"a job has one picture, not an image of {tuple(job.image.shape)}")
+        _, height, width = self._checked(job.image)
+        if job.out.shape != job.image.shape or job.out.dtype != job.image.dtype:
+            raise ValueError(
+                f"out must be uint8 of shape {tuple(job.image.shape)}, not {job.out.dtype} of "
+                f"{tuple(job.out.shape)}"
+            )
+        if isinstance(job.out, np.ndarray) and not job.out.flags.writeable:
+            raise ValueError("out is read-only")
+        return height, width
+
+    def _checked(self, image: Any) -> tuple[int, int, int]:
+        # A tensor's type is torch's, whose name ends likewise.
+        if (
+            not str(image.dtype).endswith("uint8")
+            or image.ndim not in (3, 4)
+            or image.shape[-1] != 3
+        ):
             raise ValueError(
                 "a picture must be uint8 of height × width × 3, or a batch of such, "
-                f"not {image.dtype} of {image.shape}"
+                f"not {image.dtype} of {tuple(image.shape)}"
             )
         height, width = image.shape[-3:-1]
         batch = image.shape[0] if image.ndim == 4 else 1
@@ -433,10 +364,3 @@ class OneStep(ABC):
                 f"{near} would fit"
             )
         return batch, height, width
-
-
-def _number(name: str, value: float) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} must be a number, not {value!r}") from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -71,9 +73,10 @@ Draw = Callable[[int, tuple[int, ...]], Any]
 
 
 class Noises:
-    """Noise by shape, drawn once and kept until a setting changes."""
+    """Noise by shape, drawn once and kept until a setting changes; for several threads."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._parts: tuple[tuple[int, float], ...] = ((0, 1.0),)
         self._blend = "linear"
         self._turn = 0.0
@@ -89,13 +92,22 @@ class Noises:
             turn: how far each seed's noise has gone to that of the seed after it: 0.5 is halfway,
                 1 is there.
         """
+        # Not emptied: snapshots of before go on with what was drawn for them.
         if (parts, blend) != (self._parts, self._blend):
-            self._ends.clear()
+            self._ends = OrderedDict()
         self._parts, self._blend, self._turn = parts, blend, turn
-        self._now.clear()
+        self._now = OrderedDict()
+
+    def snapshot(self) -> Noises:
+        """The noise of now, which stays when another one is taken here."""
+        return copy.copy(self)
 
     def of(self, shape: tuple[int, ...], draw: Draw) -> Any:
-        """The noise in a shape, by `draw` if it is not there yet."""
+        """The noise in a shape, by `draw` if it is not there yet; the same object each time."""
+        with self._lock:
+            return self._of(shape, draw)
+
+    def _of(self, shape: tuple[int, ...], draw: Draw) -> Any:
         if shape not in self._now:
             whole = int(self._turn)
             noise = self._end(shape, whole, draw)

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from nodes.sdxs import blending, vocabulary
 from nodes.sdxs.backends import Backend, choose
 from nodes.sdxs.bundle import Bundle
-from nodes.sdxs.engine import STRONGEST_HOLD, Bytes, OneStep
+from nodes.sdxs.engine import OneStep
+from nodes.sdxs.jobs import Bytes, Settings
+from nodes.sdxs.settings import STRONGEST_HOLD
 from nodes.sdxs.tokens import read_tokens
 
 Floats = NDArray[np.float32]
@@ -82,11 +84,10 @@ class SmallOneStep(OneStep):
         weights = vocabulary.parse(prompt, known=self.prompts, model=self.name)
         found = np.stack([self._table[self.prompts.index(style)] for style in weights])
         shares = blending.factors(found, list(weights.values()), self._blend)
-        self._tokens = (shares[..., None] * found).sum(0, keepdims=True).astype(np.float32)
+        self._tokens: Floats = (shares[..., None] * found).sum(0, keepdims=True).astype(np.float32)
 
-    def _take_scale(self, scale: float) -> None:
-        # What the source does not hold, the U-Net's step changes.
-        self._strength = np.full((1, 1, 1, 1), STRONGEST_HOLD - scale, np.float32)
+    def _embedded(self) -> Floats:
+        return self._tokens
 
     def _draw(self, seed: int, shape: tuple[int, ...]) -> Floats:
         return np.random.default_rng(seed).standard_normal(shape, np.float32)
@@ -94,24 +95,27 @@ class SmallOneStep(OneStep):
     def _prepare(self, batch: int, height: int, width: int) -> None:
         self._backend.prepare((batch, height, width))
 
-    def _paint(self, image: Bytes, control: Bytes | None, out: Bytes) -> None:
+    def _paint(self, image: Bytes, control: Bytes | None, out: Bytes, settings: Settings) -> None:
         if control is not None:
             raise ValueError(
                 f"model {self.name!r} takes no control picture: the picture itself is its condition"
             )
         batch, height, width = image.shape[:3]
+        # What the source does not hold, the U-Net's step changes.
+        strength = STRONGEST_HOLD - settings.conditioning_scale
         self._backend.run(
             image,
-            _repeat(self._tokens, batch),
-            self._noise(batch, height, width),
-            _repeat(self._strength, batch),
+            _repeat(settings.embedding, batch),
+            _repeat(self._noise(settings, height, width), batch),
+            np.full((batch, 1, 1, 1), strength, np.float32),
             out=out,
         )
 
-    def _noise(self, batch: int, height: int, width: int) -> Floats:
+    def _noise(self, settings: Settings, height: int, width: int) -> Floats:
         shrink = self._bundle.shrink
         shape = (1, self._bundle.noise_channels, height // shrink, width // shrink)
-        return _repeat(np.asarray(self._noises.of(shape, self._draw), np.float32), batch)
+        found: Floats = np.asarray(settings.noise.of(shape, self._draw), np.float32)
+        return found
 
 
 def _repeat(array: Floats, count: int) -> Floats:

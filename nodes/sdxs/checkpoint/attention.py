@@ -7,7 +7,7 @@ itself has its three projections in one matrix, which changes none either.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,29 +17,67 @@ Kept = tuple[tuple[Tensor, Tensor], ...]
 """Keys and values of each layer that attends to the text: N × heads × 77 × width of a head."""
 
 
+class Told(NamedTuple):
+    """What the blocks pass on, in place of the tokens alone, to every layer that asks for them.
+
+    Nothing of it is kept in the layers, so that several threads may run them at once.
+
+    Attributes:
+        tokens: A prompt's embedding, N × 77 × width.
+        kept: Its keys and values.
+    """
+
+    tokens: Tensor
+    kept: Kept
+
+
 class ToText:
     """Processor of diffusers for one layer that attends to the text.
 
-    Attributes:
-        kept: Keys and values, set before the network runs.
+    Args:
+        number: Of the layer among those, in the network's order.
     """
 
-    def __init__(self) -> None:
-        self.kept: tuple[Tensor, Tensor] | None = None
+    def __init__(self, number: int) -> None:
+        self.number = number
 
     def project(self, attn: Any, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of a prompt's embedding, N × 77 × width."""
         return _heads(attn.to_k(tokens), attn.heads), _heads(attn.to_v(tokens), attn.heads)
 
-    def __call__(self, attn: Any, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+    def __call__(
+        self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Told, *_: Any, **__: Any
+    ) -> Tensor:
         """See diffusers' `AttnProcessor2_0`."""
-        if self.kept is None:
-            raise AssertionError("keys and values of the text were not set")
-        keys, values = self.kept
+        keys, values = encoder_hidden_states.kept[self.number]
         count = len(hidden_states)
         if len(keys) != count:
             keys, values = (one.expand(count, -1, -1, -1) for one in (keys, values))
         return _attend(attn, _heads(attn.to_q(hidden_states), attn.heads), keys, values)
+
+
+class ToTokens:
+    """Processor of a layer that attends to the text in a way of its own, by diffusers' own.
+
+    Args:
+        own: The processor that it had.
+    """
+
+    def __init__(self, own: Any) -> None:
+        self.own = own
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Told | None = None,
+        *more: Any,
+        **named: Any,
+    ) -> Tensor:
+        """See diffusers' `AttnProcessor2_0`."""
+        tokens = None if encoder_hidden_states is None else encoder_hidden_states.tokens
+        found: Tensor = self.own(attn, hidden_states, tokens, *more, **named)
+        return found
 
 
 class ToItself:
@@ -61,10 +99,12 @@ def install(net: Any) -> list[tuple[Any, ToText]]:
     """
     texts: list[tuple[Any, ToText]] = []
     for module in net.modules():
-        if type(module).__name__ != "Attention" or not _is_plain(module):
+        if type(module).__name__ != "Attention":
             continue
-        if module.is_cross_attention:
-            processor = ToText()
+        if not _is_plain(module):
+            module.set_processor(ToTokens(module.processor))
+        elif module.is_cross_attention:
+            processor = ToText(len(texts))
             module.set_processor(processor)
             texts.append((module, processor))
         elif module.to_q.bias is None:
@@ -76,12 +116,6 @@ def install(net: Any) -> list[tuple[Any, ToText]]:
 def keep(texts: list[tuple[Any, ToText]], tokens: Tensor) -> Kept:
     """Keys and values of a prompt for all layers of `install`."""
     return tuple(processor.project(attn, tokens) for attn, processor in texts)
-
-
-def use(texts: list[tuple[Any, ToText]], kept: Kept) -> None:
-    """Sets what the next run of the network attends to."""
-    for (_, processor), pair in zip(texts, kept, strict=True):
-        processor.kept = pair
 
 
 def _is_plain(attn: Any) -> bool:

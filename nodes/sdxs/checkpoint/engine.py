@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,13 +15,15 @@ from nodes.sdxs.checkpoint import lora as adapters
 from nodes.sdxs.checkpoint import parts, text
 from nodes.sdxs.checkpoint.memory import Budget, available_bytes, in_words
 from nodes.sdxs.checkpoint.network import Condition, Network
+from nodes.sdxs.checkpoint.onepass import silent, step
+from nodes.sdxs.checkpoint.painter import Painter, Part
+from nodes.sdxs.checkpoint.prompted import Prompted
 from nodes.sdxs.checkpoint.text import Embedding, Encoders, Prompts
-from nodes.sdxs.engine import Bytes, OneStep, SpoiledPictureError
+from nodes.sdxs.engine import OneStep
+from nodes.sdxs.jobs import Bytes, Job, Settings, SpoiledPictureError
 from nodes.sdxs.names import Lora, ModelName
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-KEPT_SIZES = 4
-"""Sizes whose conditions stay in memory."""
 
 
 class CheckpointOneStep(OneStep):
@@ -40,7 +42,7 @@ class CheckpointOneStep(OneStep):
         self.network = network
         self._prompts = prompts
         self._native = native_size
-        self._conditions: OrderedDict[tuple[int, int], Condition] = OrderedDict()
+        self._painter = Painter(network)
         self._warned: set[tuple[int, int]] = set()
         self.prompt = ""
 
@@ -147,12 +149,12 @@ class CheckpointOneStep(OneStep):
     @property
     def embedding(self) -> Embedding:
         """What the prompt comes to; setting it goes past the prompt."""
-        return self._embedding
+        return self._prompted.embedding
 
     @embedding.setter
     def embedding(self, embedding: Embedding) -> None:
-        self._embedding = embedding
-        self._conditions.clear()
+        self._prompted = Prompted(embedding)
+        self._snapshot = None
 
     def embed(self, prompt: str) -> Embedding:
         """The embedding of another prompt, kept for when it is set; from any thread.
@@ -176,23 +178,11 @@ class CheckpointOneStep(OneStep):
         It is drawn on the CPU, as diffusers does with a generator of the CPU, so that a seed means
         the same everywhere; and always in float32, where diffusers draws in the model's own type.
         """
-        shrink = self.network.shrink
-        shape = (1, self.network.latent_channels, height // shrink, width // shrink)
-        found: Tensor = self._noises.of(shape, self._draw)
-        return found
+        return self._painter.noise(self._noises, width, height)
 
-    @torch.inference_mode()
     def condition(self, width: int, height: int) -> Condition:
         """The prompt's condition for a size in pixels."""
-        key = (width, height)
-        if key not in self._conditions:
-            self._conditions[key] = self.network.condition(
-                self._embedding, width=width, height=height
-            )
-            while len(self._conditions) > KEPT_SIZES:
-                self._conditions.popitem(last=False)
-        self._conditions.move_to_end(key)
-        return self._conditions[key]
+        return self._prompted.condition(self.network, width, height)
 
     @torch.inference_mode()
     def latents(
@@ -226,32 +216,19 @@ class CheckpointOneStep(OneStep):
         Raises:
             ValueError: Control pictures or scales are not one for each ControlNet.
         """
-        net, say = self.network, mark or _silent
+        net = self.network
         drawn = self.noise(width, height) if noise is None else noise
-        condition = self.condition(width, height)
         pictures = self._pictures(control)
         scales = self._scales(scale)
         count = len(pictures[0]) if pictures else max(count, len(drawn))
-        wide = drawn.expand(count, -1, -1, -1)
-        sample = net.model_input(wide)
-        shown = [net.pictures(picture.to(net.device)) for picture in pictures]
-        say("condition")
-        residuals: list[Tensor] = []
-        for index, (picture, factor) in enumerate(zip(shown, scales, strict=False)):
-            if isinstance(factor, float) and factor == 0.0:
-                continue
-            found = net.residuals(index, sample, picture, condition)
-            if not (isinstance(factor, float) and factor == 1.0):
-                found = [one.mul_(factor) for one in found]
-            residuals = (
-                [one.add_(other) for one, other in zip(residuals, found, strict=True)]
-                if residuals
-                else found
-            )
-        say("control")
-        latents = net.combine(wide, net.predict(sample, condition, residuals))
-        say("unet")
-        return latents
+        return step(
+            net,
+            drawn.expand(count, -1, -1, -1),
+            self.condition(width, height),
+            [net.pictures(picture.to(net.device)) for picture in pictures],
+            scales if pictures else (),
+            mark=mark or silent,
+        )
 
     @torch.inference_mode()
     def decode(self, latents: Tensor, *, mark: Callable[[str], None] | None = None) -> Tensor:
@@ -264,7 +241,7 @@ class CheckpointOneStep(OneStep):
         Returns:
             uint8 N × height × width × 3 on the device.
         """
-        say = mark or _silent
+        say = mark or silent
         decoded = self.network.decode(latents)
         say("decoder")
         levels = self.network.levels(decoded)
@@ -282,15 +259,13 @@ class CheckpointOneStep(OneStep):
         )
 
     def _take_prompt(self, prompt: str) -> None:
-        self._embedding = self._prompts.embed(prompt, blend=self._blend)
-        self._conditions.clear()
+        self._prompted = Prompted(self._prompts.embed(prompt, blend=self._blend))
 
-    def _take_scale(self, scale: float) -> None:
-        pass
+    def _embedded(self) -> Prompted:
+        return self._prompted
 
     def _draw(self, seed: int, shape: tuple[int, ...]) -> Tensor:
-        drawn = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-        return drawn.to(self.network.device)
+        return self._painter.draw(seed, shape)
 
     def _prepare(self, batch: int, height: int, width: int) -> None:
         self.noise(width, height)
@@ -300,43 +275,41 @@ class CheckpointOneStep(OneStep):
         """Always: a control picture is no picture to mix with."""
         return True
 
-    def paint_after(self, image: Bytes, out: Bytes, *, past: Any, share: float) -> Any:
-        """See `OneStep.paint_after`."""
-        _, height, width = self._checked(image)
-        guide = torch.from_numpy(image.copy())[None] if self.controls else None
-        with in_words(f"no memory for pictures of {width}x{height}"):
-            latents = self.latents(width, height, control=guide)
-            if past is not None and past.shape == latents.shape:
-                latents = torch.lerp(latents, past, share)
-            self._deliver(latents, torch.from_numpy(out)[None])
-        return latents
+    def _paint_jobs(self, jobs: Sequence[Job]) -> None:
+        height, width = jobs[0].image.shape[:2]
+        self._warn(width, height)
+        parts = [
+            Part(one.settings, as_tensor(one.image), past=one.past, share=one.share) for one in jobs
+        ]
+        with in_words(f"no memory for pictures of {width}x{height}"), torch.inference_mode():
+            made = self._painter.paint(parts)
+            for index, job in enumerate(jobs):
+                put(made.levels[index], job.out)
+                if job.share:
+                    # A copy: a captured picture's own are overwritten by the next.
+                    job.latents = made.latents[index : index + 1].clone()
+                job.finite = bool(made.finite[index])
 
-    def _deliver(self, latents: Tensor, out: Tensor) -> None:
-        """Decodes into `out` on the CPU, and looks whether all went well."""
-        with torch.inference_mode():
-            decoded = self.network.decode(latents)
-            # Both: the decoder bends infinite latents into its range. Judged on the device, and
-            # asked for after the picture, which has been waited for by then.
-            fine = torch.isfinite(latents).all() & torch.isfinite(decoded).all()
-            out.copy_(self.network.levels(decoded))
-        if not bool(fine):
-            raise SpoiledPictureError(f"model {self.name} gave numbers that are not finite")
-
-    def _paint(self, image: Bytes, control: Bytes | None, out: Bytes) -> None:
-        batch, height, width = image.shape[:3]
-        if (width, height) not in self._warned:
-            self._warned.add((width, height))
-            if (advice := self.advice(width, height)) is not None:
-                self.log.warning("%s", advice)
+    def _paint(self, image: Bytes, control: Bytes | None, out: Bytes, settings: Settings) -> None:
+        height, width = image.shape[1:3]
+        self._warn(width, height)
         if control is not None and not self.controls:
             raise ValueError(
                 f"model {self.name} was loaded without a ControlNet: a control picture needs one"
             )
-        guide = image if control is None else control
-        tensor = torch.from_numpy(guide) if self.controls else None
-        with in_words(f"no memory for pictures of {width}x{height}"):
-            latents = self.latents(width, height, control=tensor, count=batch)
-            self._deliver(latents, torch.from_numpy(out))
+        guide = torch.from_numpy(image if control is None else control)
+        with in_words(f"no memory for pictures of {width}x{height}"), torch.inference_mode():
+            made = self._painter.paint([Part(settings, one) for one in guide])
+            put(made.levels, out)
+            fine = bool(made.finite.all())
+        if not fine:
+            raise SpoiledPictureError(self._spoiled())
+
+    def _warn(self, width: int, height: int) -> None:
+        if (width, height) not in self._warned:
+            self._warned.add((width, height))
+            if (advice := self.advice(width, height)) is not None:
+                self.log.warning("%s", advice)
 
     def _pictures(self, control: Tensor | Sequence[Tensor] | None) -> list[Tensor]:
         if control is None:
@@ -358,7 +331,7 @@ class CheckpointOneStep(OneStep):
             raise ValueError(f"{len(chosen)} conditioning scales for {self.controls} ControlNets")
         net = self.network
         return [
-            one.to(net.device, net.dtype) if isinstance(one, Tensor) else float(one)
+            one.to(net.device, torch.float32) if isinstance(one, Tensor) else float(one)
             for one in chosen
         ]
 
@@ -394,5 +367,16 @@ def _listed(control: str | Path | Sequence[str | Path] | None) -> list[str | Pat
     return [control] if isinstance(control, str | Path) else list(control)
 
 
-def _silent(part: str) -> None:
-    pass
+def as_tensor(picture: Any) -> Tensor:
+    """A picture as a tensor where it is; a copy of an array with read-only memory or gaps."""
+    if isinstance(picture, Tensor):
+        return picture
+    return torch.from_numpy(np.require(picture, requirements=("C", "W")))
+
+
+def put(levels: Tensor, out: Any) -> None:
+    """Writes a picture, or several, to a tensor or an array."""
+    if isinstance(out, Tensor):
+        out.copy_(levels)
+    else:
+        np.copyto(out, levels.cpu().numpy())

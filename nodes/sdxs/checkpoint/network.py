@@ -137,11 +137,11 @@ class Network:
         net = self.controls[index]
         if net.config.controlnet_conditioning_channel_order == "bgr":
             picture = picture.flip(1)
-        attention.use(self._texts[id(net)], condition.control_kept[index])
         time, tokens = _broad(condition.control_time[index], condition.tokens, len(sample))
+        told = attention.Told(tokens, condition.control_kept[index])
         hidden = net.conv_in(sample) + net.controlnet_cond_embedding(picture)
-        hidden, skips = _down(net, hidden, time, tokens)
-        hidden = _middle(net, hidden, time, tokens)
+        hidden, skips = _down(net, hidden, time, told)
+        hidden = _middle(net, hidden, time, told)
         found = [block(skip) for block, skip in zip(net.controlnet_down_blocks, skips, strict=True)]
         return [*found, net.controlnet_mid_block(hidden)]
 
@@ -156,12 +156,12 @@ class Network:
             residuals: From `residuals`, scaled and added up; empty for none.
         """
         unet = self.unet
-        attention.use(self._texts[id(unet)], condition.kept)
         time, tokens = _broad(condition.time, condition.tokens, len(sample))
-        hidden, skips = _down(unet, unet.conv_in(sample), time, tokens)
+        told = attention.Told(tokens, condition.kept)
+        hidden, skips = _down(unet, unet.conv_in(sample), time, told)
         if residuals:
             skips = [skip + more for skip, more in zip(skips, residuals[:-1], strict=True)]
-        hidden = _middle(unet, hidden, time, tokens)
+        hidden = _middle(unet, hidden, time, told)
         if residuals:
             # Even where the U-Net has no middle block: the published ControlNet has one.
             hidden = hidden + residuals[-1]
@@ -173,7 +173,7 @@ class Network:
             size = None if number == last else skips[-1].shape[2:]
             arguments: dict[str, Any] = {"upsample_size": size, "temb": time}
             if getattr(block, "has_cross_attention", False):
-                arguments["encoder_hidden_states"] = tokens
+                arguments["encoder_hidden_states"] = told
             hidden = block(hidden_states=hidden, res_hidden_states_tuple=own, **arguments)
         if unet.conv_norm_out is not None:
             hidden = unet.conv_act(unet.conv_norm_out(hidden))
@@ -223,23 +223,23 @@ class Network:
 
 
 def _down(
-    net: Any, hidden: Tensor, time: Tensor | None, tokens: Tensor
+    net: Any, hidden: Tensor, time: Tensor | None, told: attention.Told
 ) -> tuple[Tensor, list[Tensor]]:
     skips = [hidden]
     for block in net.down_blocks:
         if getattr(block, "has_cross_attention", False):
-            hidden, states = block(hidden_states=hidden, temb=time, encoder_hidden_states=tokens)
+            hidden, states = block(hidden_states=hidden, temb=time, encoder_hidden_states=told)
         else:
             hidden, states = block(hidden_states=hidden, temb=time)
         skips += states
     return hidden, skips
 
 
-def _middle(net: Any, hidden: Tensor, time: Tensor | None, tokens: Tensor) -> Tensor:
+def _middle(net: Any, hidden: Tensor, time: Tensor | None, told: attention.Told) -> Tensor:
     if net.mid_block is None:
         return hidden
     if getattr(net.mid_block, "has_cross_attention", False):
-        return net.mid_block(hidden, time, encoder_hidden_states=tokens)  # type: ignore[no-any-return]
+        return net.mid_block(hidden, time, encoder_hidden_states=told)  # type: ignore[no-any-return]
     return net.mid_block(hidden, time)  # type: ignore[no-any-return]
 
 
