@@ -8,11 +8,12 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from nodes.encoder.directives import at_moment, is_pattern
 from nodes.encoder.disk import FileLock, Room, bytes_shown
 from nodes.encoder.failures import failure
 from nodes.encoder.outputs import Output
 from nodes.encoder.params import EncoderParams, byte_count
-from nodes.encoder.parts import at_moment, is_pattern, last_segment, segment_path
+from nodes.encoder.parts import last_segment, segment_path
 from streamer import ParameterError, SinkError
 
 

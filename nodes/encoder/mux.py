@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 import av
 from av.error import FFmpegError
 
+from nodes.encoder.directives import is_numbered
 from nodes.encoder.failures import failure
 from nodes.encoder.outputs import Output
 
@@ -124,7 +125,7 @@ def muxer_options(output: Output, *, start_number: int = 1) -> dict[str, str]:
         options["rtsp_transport"] = "tcp"
     elif muxer == "image2":
         options = {"start_number": str(start_number)}
-        if "%" not in output.url:
+        if not is_numbered(output.url):
             options = {"update": "1", "atomic_writing": "1"}
     elif muxer == "v4l2":
         options = {}

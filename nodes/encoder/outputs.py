@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
+from nodes.encoder.directives import wrong_moment, wrong_number
 from streamer.masking import mask
 
 Kind = Literal["file", "images", "network", "device", "null"]
@@ -163,13 +164,20 @@ def _file(url: str) -> Output:
         path = path.expanduser()
     suffix = path.suffix.lower()
     if suffix in IMAGES:
+        _demand(url, wrong_number(url))
         return Output(str(path), "images", IMAGES[suffix], path)
     if suffix in FILES:
+        _demand(url, wrong_moment(url))
         return Output(str(path), "file", FILES[suffix], path)
     what = f"the extension {suffix!r:.40}" if suffix else "no extension"
     raise OutputError(
         f"the output {mask(url)!r:.200} has {what}, which names no format; known: {_SUFFIXES}"
     )
+
+
+def _demand(url: str, mistake: str | None) -> None:
+    if mistake is not None:
+        raise OutputError(f"the output {mask(url)!r:.200} has a wrong name: {mistake}")
 
 
 def _network(url: str, scheme: str) -> Output:

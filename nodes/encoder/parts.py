@@ -7,26 +7,11 @@ import time
 from pathlib import Path
 from typing import Final
 
+from nodes.encoder.directives import at_moment, is_pattern
 from streamer import ParameterError
 
 _NUMBER = re.compile(r"%0?\d*d")
-_MOMENT = re.compile(r"%[YymbdjHMSFTsz]")
 _DIGITS: Final = 4
-
-
-def is_pattern(path: Path) -> bool:
-    """Whether a path tells the time at which its file begins, as `rec-%Y%m%d-%H%M%S.mp4` does."""
-    return _MOMENT.search(str(path)) is not None
-
-
-def at_moment(path: Path, moment: float) -> Path:
-    """The path with the local time put in.
-
-    Args:
-        path: for which `is_pattern` holds.
-        moment: seconds since 1970.
-    """
-    return Path(time.strftime(str(path), time.localtime(moment)))
 
 
 def part_path(path: Path, number: int) -> Path:

@@ -33,6 +33,13 @@ def opened(url: str | Path, **params) -> Encoder:
         ({"url": "udp://127.0.0.1"}, "names no port"),
         ({"url": "udp://:5004"}, "names no host"),
         ({"url": "rtmp://h:99999/a/b"}, "port outside"),
+        ({"url": "rec-%Q.mp4"}, "'rec-%Q.mp4' has a wrong name: %Q is no directive of strftime"),
+        ({"url": "%Y/%m/%i.mkv", "segment_seconds": 9}, "%i is no directive.*usual ones are %Y %m"),
+        ({"url": "50%off.mp4"}, "%o is no directive.*a percent sign is written %%"),
+        ({"url": "rec-%D.mp4"}, "%D would put slashes into it"),
+        ({"url": "rec-%03d.mp4"}, "%03d is for pictures.*segment_seconds"),
+        ({"url": "out/%Y-%04d.png"}, "%Y is no number of a picture.*only the name of a recording"),
+        ({"url": "out/%d/%04d.png"}, "it has 2 numbers, %d and %04d"),
         ({"url": "a.mp4", "bitrate": "fast"}, "4M, 800k"),
         ({"url": "a.mp4", "bitrate": "0"}, "1k to 1000M"),
         ({"url": "a.mp4", "bitrate": "4M", "quality": 20}, "exclude each other"),
@@ -47,6 +54,14 @@ def test_parameters_are_refused_before_anything_opens(params, words):
     with pytest.raises(ValidationError, match=words) as caught:
         Encoder.Params(**params)
     assert "secret" not in "".join(error["msg"] for error in caught.value.errors())
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["rec-%Y%m%d-%-H.mp4", "%A %B %e.mkv", "100%.mp4", "100%%.mp4", "100% %%%04d.png", "5%.png"],
+)
+def test_names_with_percent_signs_that_mean_something_are_taken(url):
+    assert parse(url).path == Path(url)
 
 
 @pytest.mark.parametrize(

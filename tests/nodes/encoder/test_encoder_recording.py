@@ -17,8 +17,9 @@ from encoder_media import MILLI, encode, feed, frames, look, picture
 from encoder_sound import MARKS, compressed, flashes, heard, record, seen
 
 from nodes.encoder import Encoder
+from nodes.encoder.directives import at_moment, is_pattern
 from nodes.encoder.params import EncoderParams, byte_count
-from nodes.encoder.parts import Names, at_moment, is_pattern
+from nodes.encoder.parts import Names
 from streamer import Drop, Frame, ParameterError, SinkError
 from streamer.testing import SoloContext, solo
 
