@@ -83,6 +83,7 @@ class Preprocess(Transform[PreprocessParams]):
     """Crops, scales, mirrors and converts pictures, and limits their rate."""
 
     Params = PreprocessParams
+    memory = ("cuda", "host")
     preload: ClassVar[tuple[str, ...]] = ("nodes.preprocess.shape",)
     accepts = ("yuv420p", "nv12", "rgb24", "bgr24", "rgba", "gray")
     emits = _EMITS

@@ -2,7 +2,8 @@
 
 Red, green and blue are scaled by OpenCV, which works on them as they are. YUV is scaled and
 converted by FFmpeg's swscale in one pass, with the right matrix and range, so that colours are
-computed at the small size. Both write to the slot at once where nothing remains to be done.
+computed at the small size. Both write to the slot at once where nothing remains to be done. Slots
+on a GPU are filled by kernels there, `on_gpu`, to the same effect.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from streamer.formats import YUV_FORMATS
 
 if TYPE_CHECKING:
     from nodes.preprocess import PreprocessParams
+    from nodes.preprocess.on_gpu import Kernels
 
 _MIRRORS: Final = {
     "none": NO_TURN,
@@ -78,6 +80,7 @@ class Shaper:
         self._mirror = _MIRRORS[params.mirror]
         self._background = parse_colour(params.background)
         self._reformatter = VideoReformatter()
+        self._kernels: Kernels | None = None
         self._seen = False
 
     def shaped(self, frame: Frame) -> Frame:
@@ -131,13 +134,16 @@ class Shaper:
         return "rgb24" if "rgb24" in fits else best
 
     def _fill(self, made: Frame, frame: Frame, plan: Layout) -> None:
-        slot = slot_planes(made.numpy(), made.format, made.width, made.height)
         source = target = RGB
         if frame.format in YUV_FORMATS:
             source = meaning(frame)
         if made.format in YUV_FORMATS:
             target = source if source != RGB else Colour(guess_space(made.height), False)
         made.header.colorspace, made.header.full_range = target
+        if made.memory == "cuda":
+            self._on_gpu().fill(made, frame, plan, source=source, target=target)
+            return
+        slot = slot_planes(made.numpy(), made.format, made.width, made.height)
         if plan.target[2:] != plan.size:
             paint(slot, made.format, self._background, target)
             slot = [part(plane, plan.target, plan.size) for plane in slot]
@@ -154,6 +160,17 @@ class Shaper:
             return
         for one, plane in zip(av_planes(picture), slot, strict=True):
             lay(one, plane, self._mirror)
+
+    def _on_gpu(self) -> Kernels:
+        if self._kernels is None:
+            from nodes.preprocess.on_gpu import Kernels
+            from streamer import gpu
+
+            assert self._context.gpu is not None, "else the slot would be in host memory"
+            self._kernels = Kernels(
+                gpu.device(self._context.gpu), mirror=self._mirror, background=self._background
+            )
+        return self._kernels
 
     def _from_yuv(
         self, frame: Frame, plan: Layout, format: str, source: Colour, target: Colour
