@@ -14,6 +14,7 @@ from nodes.encoder.failures import failure
 from nodes.encoder.outputs import Output
 from nodes.encoder.params import EncoderParams, byte_count
 from nodes.encoder.parts import last_segment, segment_path
+from nodes.encoder.stand_in import load_slate
 from streamer import ParameterError, SinkError
 
 
@@ -27,8 +28,11 @@ def check(output: Output, params: EncoderParams, *, again: bool) -> None:
 
     Raises:
         SinkError: the output cannot be written, or another one writes to it.
-        ParameterError: the file exists and is not to be overwritten.
+        ParameterError: the file exists and is not to be overwritten, or the slate's picture cannot
+            be read.
     """
+    if not again:
+        load_slate(params.slate)  # also where nothing like it is shown: behind a file, say
     if output.kind == "network":
         if not again:
             _check_host(output)

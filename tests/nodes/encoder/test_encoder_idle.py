@@ -114,12 +114,18 @@ def test_a_slate_may_be_a_picture(tmp_path):
     assert shown.shape == (200, 200, 3)
     assert tuple(shown[100, 100]) == (255, 0, 0)
     assert shown[10].max() < 50  # above it, the ground
-    url = f"udp://127.0.0.1:{free_port()}"
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_a_slate_that_is_no_picture_is_a_sentence_whichever_the_source(tmp_path, live):
+    url, path = f"udp://127.0.0.1:{free_port()}", tmp_path / "slate.png"
     with pytest.raises(ParameterError, match=r"the slate missing\.png does not exist"):
-        solo(Encoder, context=SoloContext(live=True), url=url, idle="slate", slate="missing.png")
+        solo(Encoder, context=SoloContext(live=live), url=url, idle="slate", slate="missing.png")
     path.write_text("no picture")
     with pytest.raises(ParameterError, match="is no picture that can be read"):
-        solo(Encoder, context=SoloContext(live=True), url=url, idle="slate", slate=str(path))
+        solo(Encoder, context=SoloContext(live=live), url=url, idle="slate", slate=str(path))
+    with pytest.raises(ParameterError, match="does not exist"):  # also where it is not shown
+        solo(Encoder, context=SoloContext(live=live), url=url, slate="missing.jpg")
 
 
 def test_nothing_is_shown_where_nothing_is_wanted_or_a_file_is_played(on_stage):
