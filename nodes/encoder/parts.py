@@ -104,6 +104,11 @@ class Names:
         return path
 
     @property
+    def begun(self) -> bool:
+        """Whether a file of this recording has had its name, in this process or in a former one."""
+        return self._anew or self._given > 0
+
+    @property
     def planned(self) -> bool:
         """Whether the user has asked for other names than the one that was given."""
         return self._segmented or is_pattern(self.path)

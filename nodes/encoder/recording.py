@@ -188,11 +188,13 @@ class Recording:
         return self._part
 
     def _open(self, start: Fraction) -> None:
+        begun = self._names.begun
         path = self._names.next(time.time())
         path.parent.mkdir(parents=True, exist_ok=True)
         if path != self._output.path:
             level = logging.INFO if self._names.planned else logging.WARNING
-            self._context.log.log(level, "the recording goes on in %s", path)
+            does = "goes on" if begun else "begins"
+            self._context.log.log(level, "the recording %s in %s", does, path)
         output = replace(self._output, url=str(path), path=path)
         lock = FileLock(output, path)
         try:

@@ -138,6 +138,28 @@ def test_names_that_tell_the_time(tmp_path):
     assert sum(len(look(path).pts) for path in made) == 75
 
 
+@pytest.mark.parametrize(
+    ("incarnation", "params", "said"),
+    [
+        (1, {"segment_seconds": 1}, ["begins in rec-0001.mp4", "goes on in rec-0002.mp4"]),
+        (2, {"segment_seconds": 1}, ["goes on in rec-0002.mp4", "goes on in rec-0003.mp4"]),
+        (1, {}, []),
+        (2, {}, ["goes on in rec-2.mp4"]),
+    ],
+)
+def test_the_log_tells_a_beginning_from_going_on(tmp_path, caplog, incarnation, params, said):
+    if incarnation == 2:  # what the former process left
+        (tmp_path / ("rec-0001.mp4" if params else "rec.mp4")).touch()
+    caplog.set_level("INFO")
+    context = SoloContext(incarnation=incarnation)
+    encoder = solo(Encoder, context=context, url=str(tmp_path / "rec.mp4"), **params)
+    feed(encoder, frames(range(0, 2000, 40), time_base=MILLI))
+    encoder.finish()
+    encoder.close()
+    words = [message.partition("the recording ")[2] for message in caplog.messages]
+    assert [word.replace(f"{tmp_path}/", "") for word in words if word] == said
+
+
 def test_what_names_mean(tmp_path):
     assert is_pattern(Path("rec-%Y.mp4"))
     assert not is_pattern(Path("100%.mp4"))
