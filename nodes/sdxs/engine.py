@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -22,6 +23,18 @@ if TYPE_CHECKING:
     from nodes.sdxs.names import Lora
 
 __all__ = ["Bytes", "OneStep", "SpoiledPictureError"]
+
+
+class Turns(Protocol):
+    """How siblings in several threads take turns at their model; see `nodes.sdxs.batching`."""
+
+    def paint(self, jobs: Sequence[Job]) -> None:
+        """Paints jobs as `OneStep.paint_jobs`, with those of others maybe."""
+        ...
+
+    def alone(self) -> AbstractContextManager[None]:
+        """A turn for other work."""
+        ...
 
 
 class OneStep(Adjustable):
@@ -36,6 +49,8 @@ class OneStep(Adjustable):
 
     log: logging.Logger
     """receives warnings, a sentence each"""
+    turns: Turns | None = None
+    """by which pictures are painted, where siblings paint in other threads"""
 
     def __init__(self) -> None:
         super().__init__()
@@ -235,7 +250,10 @@ class OneStep(Adjustable):
         if len(sizes) > 1:
             shown = ", ".join(f"{width}x{height}" for height, width in sorted(sizes))
             raise ValueError(f"pictures of one pass must have one size, not {shown}")
-        self._paint_jobs(jobs)
+        if self.turns is None:
+            self._paint_jobs(jobs)
+        else:
+            self.turns.paint(jobs)
 
     def _paint_jobs(self, jobs: Sequence[Job]) -> None:
         """Paints jobs that fit together, one after another."""
@@ -275,8 +293,18 @@ class OneStep(Adjustable):
             )
         elif not out.flags.writeable:
             raise ValueError("out is read-only")
-        self._paint_array(image, out, control, self.snapshot())
+        if self.turns is not None and image.ndim == 3 and control is None:
+            job = Job(image, out, self.snapshot())
+            self.paint_jobs([job])
+            if not bool(job.finite):
+                raise SpoiledPictureError(self._spoiled())
+            return out
+        with self._alone():
+            self._paint_array(image, out, control, self.snapshot())
         return out
+
+    def _alone(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.turns is None else self.turns.alone()
 
     def _paint_array(
         self, image: Bytes, out: Bytes, control: Bytes | None, settings: Settings
@@ -302,7 +330,8 @@ class OneStep(Adjustable):
         """
         blank = np.zeros((batch, height, width, 3), np.uint8)
         self._checked(blank)
-        self._prepare(batch, height, width)
+        with self._alone():
+            self._prepare(batch, height, width)
         self(blank)
 
     def __repr__(self) -> str:
