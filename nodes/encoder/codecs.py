@@ -68,6 +68,10 @@ _NVENC = _Recipe(
     preset=("preset", "p3", "p5"),
     quality=("cq", 25, 22),
 )
+# FFmpeg's own encoders of this family take the quantiser from each picture, where PyAV cannot write
+# it; between two limits that are the same, there is no other.
+_QUANTISED = _Recipe(quality=("qmin", 4, 3))
+_LEAST_QUANTISER, _MOST_QUANTISER = 1, 31
 _RECIPES: Final[dict[str, _Recipe]] = {
     "libx264": _Recipe(
         always={"forced-idr": "1"},
@@ -108,13 +112,20 @@ _RECIPES: Final[dict[str, _Recipe]] = {
     "h264_nvenc": _NVENC,
     "hevc_nvenc": _NVENC,
     "av1_nvenc": _NVENC,
-    "mjpeg": _Recipe(quality=("qscale", 3, 2)),
-    "mpeg4": _Recipe(quality=("qscale", 4, 3)),
-    "mpeg2video": _Recipe(quality=("qscale", 4, 3)),
+    "mjpeg": _Recipe(quality=("qmin", 3, 2)),
+    "mpeg4": _QUANTISED,
+    "mpeg2video": _QUANTISED,
     "png": _Recipe(),
     "rawvideo": _Recipe(),
     "ffv1": _Recipe(),
     "prores_ks": _Recipe(),
+    "mpeg1video": _QUANTISED,
+    "flv": _QUANTISED,
+    "h263p": _QUANTISED,
+    "msmpeg4v2": _QUANTISED,
+    "msmpeg4": _QUANTISED,
+    "wmv1": _QUANTISED,
+    "wmv2": _QUANTISED,
 }
 _OTHER = _Recipe(quality=("qscale", 4, 3))
 _ZERO_BITRATE_MEANS_QUALITY = ("libvpx-vp9", "libvpx")
@@ -244,6 +255,8 @@ def _setup(codec: str, output: Output, params: EncoderParams, gpu: int | None) -
         value = params.quality if params.quality is not None else (quick if live else fine)
         if name == "qscale":
             qscale = value
+        elif name == "qmin":
+            options["qmin"] = options["qmax"] = _quantiser(codec, value)
         else:
             options[name] = f"{value:g}"
             if codec in _ZERO_BITRATE_MEANS_QUALITY:
@@ -264,6 +277,15 @@ def _setup(codec: str, output: Output, params: EncoderParams, gpu: int | None) -
         rate=params.rate,
         frees=recipe.frees,
     )
+
+
+def _quantiser(codec: str, quality: float) -> str:
+    if quality != int(quality) or not _LEAST_QUANTISER <= quality <= _MOST_QUANTISER:
+        raise ParameterError(
+            f"the quality of the codec {codec} is a whole number from {_LEAST_QUANTISER} (best) "
+            f"to {_MOST_QUANTISER}, not {quality:g}"
+        )
+    return str(int(quality))
 
 
 def _text(value: str | float | bool) -> str:

@@ -58,8 +58,8 @@ class EncoderParams(Params):
     """FFmpeg's name of the video encoder, or auto: what the output wants and the machine has"""
 
     quality: float | None = Field(default=None, ge=0, le=63)
-    """Constant quality in the codec's own scale, lower is better (x264: 18 to 28); by default one
-    that suits the codec; not together with bitrate"""
+    """Constant quality in the codec's own scale, lower is better (x264: 18 to 28, JPEG: 1 to 31);
+    by default one that suits the codec; not together with bitrate"""
 
     bitrate: str | None = Field(default=None, json_schema_extra={"unit": "bit/s"})
     """Bit rate to keep to, such as 4M or 800k, instead of constant quality"""

@@ -89,6 +89,8 @@ def test_an_address_is_claimed_for_one_output(one, other, same):
         ({"codec": "libx26"}, "no encoder 'libx26'.*did you mean.*libx264"),
         ({"codec": "aac"}, "'aac' is not a video codec"),
         ({"codec": "png", "quality": 3}, "cannot hold|no quality"),
+        ({"codec": "mpeg4", "quality": 0}, r"whole number from 1 \(best\) to 31, not 0"),
+        ({"codec": "mpeg4", "quality": 2.5}, r"to 31, not 2\.5"),
         ({"codec": "rawvideo"}, "cannot hold the codec rawvideo; it takes libx264"),
         ({"preset": "warp"}, "does not open with .*preset=warp"),
         ({"options": {"tunee": "film"}}, "no option 'tunee'; did you mean tune"),

@@ -213,6 +213,35 @@ def test_image_sequence(tmp_path, suffix):
     assert len(list(tmp_path.iterdir())) == 6
 
 
+def quantisers(jpeg: bytes) -> list[int]:
+    """The 64 divisors of luminance that a JPEG picture says it was made with."""
+    at = jpeg.index(b"\xff\xdb")  # segment DQT: length, then precision and number of the table
+    assert jpeg[at + 4] == 0
+    return list(jpeg[at + 5 : at + 69])
+
+
+def test_quality_of_pictures_is_their_quantiser(tmp_path):
+    for quality in (8, 16):
+        encode(tmp_path / f"{quality}-%d.jpg", frames(range(1), format="rgb24"), quality=quality)
+    fine, coarse = ((tmp_path / f"{quality}-1.jpg").read_bytes() for quality in (8, 16))
+    assert len(coarse) < len(fine)
+    # The first one is for the mean of a block, and always 8.
+    assert quantisers(coarse)[1:] == [2 * divisor for divisor in quantisers(fine)[1:]]
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("o.mp4", "mpeg4"), ("o.ts", "mpeg2video"), ("o.mkv", "mjpeg"), ("o.flv", "flv")],
+)
+def test_quality_counts_where_the_quantiser_is_the_quality(tmp_path, name, codec):
+    sizes = []
+    for quality in (2, 6, 20):
+        pictures = frames(range(30), time_base=Fraction(1, 30))
+        encode(tmp_path / name, pictures, codec=codec, quality=quality)
+        sizes.append((tmp_path / name).stat().st_size)
+    assert sizes[0] > 1.2 * sizes[1] > 1.44 * sizes[2]
+
+
 def test_images_may_change_size(tmp_path):
     encoder = solo(Encoder, url=str(tmp_path / "%d.png"))
     feed(encoder, frames(range(2), format="rgb24", size=(33, 21)))
