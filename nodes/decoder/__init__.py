@@ -73,6 +73,10 @@ server takes it, tcp first"""
     """how long a picture of a live source that sends in bursts waits at most, to be let go \
 evenly; auto: 0.25 (HLS: 30); 0: never. A source that sends smoothly is not delayed"""
 
+    hwaccel: Literal["auto", "cuda", "none"] = "auto"
+    """who decodes: auto is the GPU where the node has one (gpu: 0) that takes the codec, else the \
+CPU; cuda is the GPU or an error"""
+
     threads: int = Field(default=0, ge=0, le=64)
     """threads of the video decoder; 0 lets FFmpeg choose"""
 
@@ -107,6 +111,7 @@ class Decoder(Source[DecoderParams]):
     """Plays a file, a camera, a network stream or pictures, with their sound."""
 
     Params = DecoderParams
+    memory = ("cuda", "host")
     preload: ClassVar[tuple[str, ...]] = ("nodes.decoder.player",)
     _player: Player | None = None
 

@@ -19,6 +19,8 @@ from streamer import Context, Drop
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
+    from nodes.decoder.hwaccel import Acceleration
+
 _NO_PICTURE_OF_ITS_OWN: Final = ("vp8", "vp9", "av1")
 """Codecs with packets that show nothing, so that packets cannot be counted as pictures."""
 _MANY: Final = 50
@@ -33,11 +35,19 @@ class Decoding:
         timeline: gives the pictures their times.
         context: told of pictures that could not be decoded.
         stale_ns: arrival of the last packet that had come before it could be shown.
+        acceleration: the GPU's decoder; None where the CPU decodes.
     """
 
     def __init__(
-        self, source: Input, timeline: Timeline, context: Context, *, stale_ns: int = 0
+        self,
+        source: Input,
+        timeline: Timeline,
+        context: Context,
+        *,
+        stale_ns: int = 0,
+        acceleration: Acceleration | None = None,
     ) -> None:
+        self._acceleration = acceleration
         self._source = source
         self._timeline = timeline
         self._context = context
@@ -65,6 +75,7 @@ class Decoding:
                 self._context.drop(Drop.CORRUPT)
             else:
                 self._vain = 0
+                picture = self._accelerated(picture)
                 yield from (self._shot(one, arrival) for one in self._weave.passed(picture))
         if flush:
             yield from (self._shot(one, arrival) for one in self._weave.passed(None))
@@ -91,6 +102,17 @@ class Decoding:
             self._context.log.warning(
                 "%d of %d pictures could not be decoded", self._failed + max(0, lost), self._read
             )
+
+    def _accelerated(self, picture: VideoFrame) -> VideoFrame:
+        """The picture, in host memory where fields have to be woven."""
+        if self._acceleration is None:
+            return picture
+        self._acceleration.decoded(picture, self._source.video.codec_context)
+        if not picture.interlaced_frame:
+            return picture
+        from nodes.decoder.on_gpu import on_host
+
+        return on_host(picture)
 
     def _decode(self, packet: Any) -> list[VideoFrame]:
         try:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
     from nodes.decoder import DecoderParams
+    from nodes.decoder.hwaccel import Acceleration
 
 PICTURE_FPS: Final = 25.0
 """Pictures of a sequence are shown at this rate where none is given."""
@@ -75,7 +76,14 @@ class Input:
         return ratio
 
 
-def open_input(address: Address, params: DecoderParams, *, live: bool, audio: bool) -> Input:
+def open_input(
+    address: Address,
+    params: DecoderParams,
+    *,
+    live: bool,
+    audio: bool,
+    acceleration: Acceleration | None = None,
+) -> Input:
     """Opens a source and chooses its streams; blocks until it answers or times out.
 
     Args:
@@ -83,6 +91,7 @@ def open_input(address: Address, params: DecoderParams, *, live: bool, audio: bo
         params: the decoder's parameters.
         live: whether to decode without any delay.
         audio: whether sound is wanted.
+        acceleration: the GPU's decoder; None where the CPU decodes.
 
     Raises:
         Fault: it cannot be opened, or has no picture that can be decoded.
@@ -108,6 +117,7 @@ def open_input(address: Address, params: DecoderParams, *, live: bool, audio: bo
             options=options,
             timeout=(patience, params.timeout + MARGIN),
             metadata_errors="replace",
+            hwaccel=None if acceleration is None else acceleration.settings(),
         )
     except FFmpegError as error:
         raise explain_opening(
@@ -116,6 +126,11 @@ def open_input(address: Address, params: DecoderParams, *, live: bool, audio: bo
             elapsed=time.monotonic() - begun,
             timeout=params.timeout,
             options=options,
+        ) from None
+    except RuntimeError:  # PyAV's own, where the GPU is asked for by `hwaccel: cuda`
+        raise Fault(
+            f"{address.shown}: the GPU decodes none of its codecs; leave hwaccel out",
+            Reason.CODEC,
         ) from None
     except ValueError as error:  # PyAV's own, for an unknown format
         raise Fault(f"{address.shown} cannot be opened: {error}", Reason.ADDRESS) from None

@@ -28,6 +28,7 @@ from streamer import AudioFormat, Context, Count, Frame, Packet
 if TYPE_CHECKING:
     from nodes.decoder import DecoderParams
     from nodes.decoder.feed import Item
+    from nodes.decoder.hwaccel import Acceleration
 
 _LOOK_FOR_SOUND: Final = 250
 """Packets that are read ahead, at most, to learn the format of AAC in ADTS."""
@@ -56,6 +57,8 @@ class Player:
         # A file played at its own speed is live for others, but it can be read ahead.
         self._sent = live and not self._connection.is_file
         self._source: Input | None = None
+        self._renderer: Renderer | None = None
+        self._acceleration: Acceleration | None = None
         self._timeline: Timeline | None = None
         self._smoothing = jitter.Smoothing(0.0)
         self._sound: AudioFormat | None = None
@@ -66,9 +69,14 @@ class Player:
 
         Raises:
             SourceError: it cannot be opened.
-            ParameterError: the pixel format is none that the next nodes take.
+            ParameterError: the pixel format is none that the next nodes take, or the GPU's decoder
+                is asked for and cannot be had.
         """
         self._renderer = Renderer(self._context, self._params.format)
+        if self._params.hwaccel == "cuda" or self._context.gpu is not None:
+            from nodes.decoder.hwaccel import choose
+
+            self._acceleration = choose(self._params.hwaccel, self._context)
         try:
             source = self._source = self._connection.open()
         except Stopped:
@@ -83,6 +91,8 @@ class Player:
     def close(self) -> None:
         """Closes the source."""
         self._connection.close()
+        if self._renderer is not None:
+            self._renderer.close()
 
     def play(self) -> Iterator[Frame | Packet]:
         """Frames and audio packets up to the end, or to the end of the run.
@@ -107,9 +117,11 @@ class Player:
             shots = change(shots, exact_rate(params.fps), self._context.drop)
         if params.realtime and not self._address.is_live:
             shots = at_own_speed(shots, stopping, alive=self._context.alive)
+        renderer = self._renderer
+        assert renderer is not None, "open() comes first"
         try:
             for shot in shots:
-                yield shot if isinstance(shot, Packet) else self._renderer.frame(shot)
+                yield shot if isinstance(shot, Packet) else renderer.frame(shot)
         except Stopped:
             return
 
@@ -120,7 +132,11 @@ class Player:
 
     def _open_input(self) -> Input:
         return open_input(
-            self._address, self._params, live=self._sent, audio=self._context.wants_audio
+            self._address,
+            self._params,
+            live=self._sent,
+            audio=self._context.wants_audio,
+            acceleration=self._acceleration,
         )
 
     def _passes(self, source: Input | None) -> Iterator[Shot | Packet]:
@@ -175,7 +191,9 @@ class Player:
         if source.audio is not None:
             sound = Sound(source.audio, self._context.name, timeline)
         stale = waiting[-1][1] if waiting and not segmented else 0
-        decoding = Decoding(source, timeline, self._context, stale_ns=stale)
+        decoding = Decoding(
+            source, timeline, self._context, stale_ns=stale, acceleration=self._acceleration
+        )
         packets = self._connection.packets(after=lambda: float(timeline.end))
         if sound is not None and self._connection.is_file:
             packets = in_time_order(packets, source.video)

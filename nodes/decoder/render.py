@@ -17,7 +17,11 @@ from streamer import Context, Frame, ParameterError, SourceError
 from streamer.formats import MAX_SIDE, YUV_FORMATS
 
 if TYPE_CHECKING:
+    from av.video.format import VideoFormat
     from av.video.frame import VideoFrame
+
+    from nodes.decoder.on_gpu import Uploader
+    from nodes.planes import Array
 
 _NATIVE: Final = {
     "yuv420p": "yuv420p",
@@ -86,6 +90,13 @@ class Renderer:
         self._reformatter = VideoReformatter()
         self._log: logging.Logger = context.log
         self._askew = False
+        self._uploader: Uploader | None = None
+
+    def close(self) -> None:
+        """Frees what is held on a GPU."""
+        if self._uploader is not None:
+            self._uploader.close()
+            self._uploader = None
 
     def frame(self, shot: Shot) -> Frame:
         """The picture in a new slot of the graph.
@@ -118,28 +129,66 @@ class Renderer:
         target = RGB if frame.format not in YUV_FORMATS else colour
         if frame.format in YUV_FORMATS and colour == RGB:
             target = Colour(guess_space(height), False)
+        frame.header.colorspace, frame.header.full_range = target
         resized = (width, height) != (picture.width, picture.height)
+        if frame.memory == "host":
+            array = frame.numpy()
+            self._render(array, frame.format, picture, (width, height), turn, colour, target)
+            return
+        uploader = self._on_gpu()
+        if not resized and turn == NO_TURN and uploader.takes(picture, frame.format):
+            uploader.fill(frame, picture, colour)
+            return
+        from nodes.decoder.on_gpu import on_host
+
+        picture, size = on_host(picture), (width, height)
+        uploader.rendered(
+            frame,
+            lambda array: self._render(array, frame.format, picture, size, turn, colour, target),
+        )
+
+    def _on_gpu(self) -> Uploader:
+        if self._uploader is None:
+            from nodes.decoder.on_gpu import Uploader
+            from streamer import gpu
+
+            assert self._context.gpu is not None, "else the slot would be in host memory"
+            self._uploader = Uploader(gpu.device(self._context.gpu))
+        return self._uploader
+
+    def _render(
+        self,
+        array: Array,
+        format: str,
+        picture: VideoFrame,
+        size: tuple[int, int],
+        turn: Turn,
+        colour: Colour,
+        target: Colour,
+    ) -> None:
+        """Writes a picture into an array of the graph, turned after it was brought to `size`."""
+        resized = size != (picture.width, picture.height)
         if (
             resized
-            or _NATIVE.get(picture.format.name) != frame.format
+            or _NATIVE.get(picture.format.name) != format
             or (
                 # Limited luminance is no gray yet: black would be 16.
-                frame.format == "gray" and not colour.full
+                format == "gray" and not colour.full
             )
         ):
             picture = reformat(
                 self._reformatter,
                 picture,
-                frame.format,
-                (width, height),
+                format,
+                size,
                 source=colour,
                 target=target,
                 flags=_FINE if resized else Interpolation.BILINEAR,
             )
-        slot = slot_planes(frame.numpy(), frame.format, frame.width, frame.height)
+        width, height = (size[1], size[0]) if turn.swap else size
+        slot = slot_planes(array, format, width, height)
         for source, plane in zip(av_planes(picture), slot, strict=True):
             lay(source, plane, turn)
-        frame.header.colorspace, frame.header.full_range = target
 
     def _choose(self, picture: VideoFrame, width: int, height: int) -> str:
         even = not (width % 2 or height % 2)
@@ -153,7 +202,7 @@ class Renderer:
                 f"its pictures are of {width}x{height}, and {', '.join(self._wanted)} need even "
                 "sides; put a preprocess node with an even size behind it"
             )
-        form = picture.format
+        form = form_of(picture)
         native = _NATIVE.get(form.name)
         if native in fits:
             return native
@@ -175,9 +224,14 @@ class Renderer:
         return turn
 
 
+def form_of(picture: VideoFrame) -> VideoFormat:
+    """The format of a decoded picture's samples, in whatever memory they are."""
+    return picture.sw_format or picture.format
+
+
 def colour_of(picture: VideoFrame) -> Colour:
     """What the samples of a decoded picture mean."""
-    form = picture.format
+    form = form_of(picture)
     return read_colour(
         space=picture.colorspace,
         range=picture.color_range,

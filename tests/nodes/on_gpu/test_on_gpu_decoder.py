@@ -1,0 +1,197 @@
+"""The decoder with a GPU: the same pictures, lying there, for the fewest bytes up."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from on_gpu_stage import OnGpu, waves
+
+from nodes.decoder import Decoder
+from streamer import Count, ParameterError, SourceError
+from streamer.gpu.device import Copy
+from streamer.testing import SoloContext, solo
+
+WANTED = ("yuv420p", "nv12", "rgb24", "bgr24", "gray")
+
+
+def clip(path, *, size=(96, 64), count=5, codec="ffv1", form="yuv420p", prepare=None):
+    with av.open(str(path), "w") as out:
+        video = out.add_stream(codec, rate=25)
+        video.width, video.height, video.pix_fmt = *size, form
+        if prepare is not None:
+            prepare(video)
+        for number in range(count):
+            rgb = np.roll(waves(*size), number * 5, axis=1)
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
+            frame = frame.reformat(format=form)
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            out.mux(video.encode(frame))
+        out.mux(video.encode(None))
+    return path
+
+
+def played(path, context, **params):
+    """Headers and copies of the pixels of all pictures, and where they lay."""
+    decoder = solo(Decoder, context=context, url=str(path), **params)
+    seen = []
+    for frame in decoder.frames():
+        with frame:
+            seen.append((frame.header, frame.numpy().copy(), frame.memory))
+    decoder.close()
+    return seen
+
+
+def assert_alike(path, device, wanted, *, levels, like=None, **params):
+    on_cpu = played(like or path, SoloContext(wanted=wanted), **params)
+    on_gpu = played(path, OnGpu(device, wanted=wanted), **params)
+    assert len(on_gpu) == len(on_cpu) > 0
+    for (header, pixels, memory), (expected_header, expected, _) in zip(
+        on_gpu, on_cpu, strict=True
+    ):
+        assert memory == "cuda"
+        for name in ("width", "height", "format", "pts", "colorspace", "full_range", "duration"):
+            assert getattr(header, name) == getattr(expected_header, name), name
+        assert pixels.shape == expected.shape
+        assert np.abs(pixels.astype(int) - expected).max() <= levels
+    return on_gpu
+
+
+@pytest.mark.parametrize("wanted", WANTED)
+@pytest.mark.parametrize("form", ["yuv420p", "nv12", "yuvj420p"])
+def test_planes_go_up_as_they_are_and_become_there_what_is_wanted(tmp_path, device, form, wanted):
+    codec = {"yuv420p": "ffv1", "nv12": "rawvideo", "yuvj420p": "mjpeg"}[form]
+    path = clip(tmp_path / "clip.nut", codec=codec, form=form)
+    native = {"yuvj420p": "yuv420p"}.get(form, form)
+    before = device.copied[Copy.TO_DEVICE]
+    # Of colours swscale's tables make a few levels more or less; YUV is not touched.
+    levels = 4 if wanted in ("rgb24", "bgr24") else 1 if wanted == "gray" else 0
+    # Of nv12 swscale interpolates chroma, which of yuv420p it repeats, as the kernels always do.
+    like = clip(tmp_path / "like.nut", codec="ffv1") if form == "nv12" and levels == 4 else None
+    assert_alike(path, device, (wanted,), levels=levels, like=like)
+    assert device.copied[Copy.TO_DEVICE] - before == 5 * 96 * 64 * 3 // 2
+    seen = played(path, OnGpu(device, wanted=(wanted, native)))
+    assert {header.format for header, _, _ in seen} == {native}
+
+
+@pytest.mark.parametrize(
+    ("size", "form", "prepare"),
+    [
+        ((96, 64), "yuv420p10le", None),
+        ((96, 64), "yuv444p", None),
+        ((96, 64), "gray", None),
+        ((96, 64), "yuv420p", lambda video: video.set_display_rotation(90)),
+        (
+            (96, 64),
+            "yuv420p",
+            lambda video: setattr(video.codec_context, "sample_aspect_ratio", Fraction(4, 3)),
+        ),
+    ],
+    ids=["10 bits", "4:4:4", "gray", "turned", "wide pixels"],
+)
+def test_what_kernels_do_not_do_the_cpu_does_before(tmp_path, device, size, form, prepare):
+    codec = "libx264" if prepare else "ffv1"
+    name = "clip.mp4" if prepare else "clip.mkv"
+    path = clip(tmp_path / name, size=size, codec=codec, form=form, prepare=prepare)
+    seen = assert_alike(path, device, ("rgb24",), levels=3)
+    if prepare is not None:
+        assert {(header.width, header.height) for header, _, _ in seen} != {(96, 64)}
+
+
+def test_odd_sides_have_a_last_column_and_row(tmp_path, device):
+    path = clip(tmp_path / "clip.mkv", size=(95, 63))
+    on_gpu = played(path, OnGpu(device, wanted=("rgb24",)))
+    on_cpu = played(path, SoloContext(wanted=("rgb24",)))
+    for (header, pixels, memory), (_, expected, _) in zip(on_gpu, on_cpu, strict=True):
+        assert (header.width, header.height, memory) == (95, 63, "cuda")
+        # Of odd pictures swscale interpolates chroma, which is repeated here.
+        away = np.abs(pixels.astype(int) - expected)
+        assert away.mean() <= 5
+        assert away[-1, -1].max() <= 3
+
+
+def test_hwaccel_cuda_without_what_it_needs_is_told_in_a_sentence(tmp_path, simulated_gpu):
+    from streamer import gpu
+
+    path = str(clip(tmp_path / "clip.mkv"))
+    with pytest.raises(ParameterError) as caught:
+        solo(Decoder, context=SoloContext(), url=path, hwaccel="cuda")
+    assert str(caught.value) == (
+        "hwaccel cuda needs a GPU: give the node `gpu: 0` in the graph, or leave hwaccel out"
+    )
+    with pytest.raises(ParameterError) as caught:
+        solo(Decoder, context=OnGpu(gpu.device(0)), url=path, hwaccel="cuda")
+    assert str(caught.value) == (
+        "hwaccel cuda cannot be had: a simulated GPU has no decoder; hwaccel auto does without"
+    )
+
+
+def test_hwaccel_auto_says_once_why_the_cpu_decodes(tmp_path, simulated_gpu, caplog):
+    from streamer import gpu
+
+    path = clip(tmp_path / "clip.mkv")
+    caplog.set_level("INFO", "streamer.node.node")
+    context = OnGpu(gpu.device(0), wanted=("yuv420p",))
+    assert len(played(path, context)) == 5
+    assert caplog.messages == ["the CPU decodes: a simulated GPU has no decoder"]
+    assert context.counts[Count.HARDWARE] == 0
+    caplog.clear()
+    assert len(played(path, context, hwaccel="none")) == 5
+    assert len(played(path, SoloContext(wanted=("yuv420p",)))) == 5
+    assert caplog.messages == []
+
+
+def test_a_missing_driver_is_a_reason_and_no_traceback(tmp_path, monkeypatch):
+    """With FFmpeg's own refusal, on a machine that has no driver."""
+    from types import SimpleNamespace
+
+    from nodes.decoder import hwaccel
+    from streamer import gpu
+
+    device = SimpleNamespace(ordinal=0, memory=lambda: (1, 1))
+    monkeypatch.delenv(gpu.SIMULATED, raising=False)
+    refusal = hwaccel._refusal(device)  # type: ignore[arg-type]
+    if not refusal:
+        pytest.skip("this machine decodes on its GPU")
+    assert refusal.startswith("CUDA does not open for FFmpeg (")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("wanted", ["nv12", "yuv420p", "rgb24", "gray"])
+@pytest.mark.parametrize(
+    ("codec", "form"), [("libx264", "yuv420p"), ("libx265", "yuv420p"), ("libx265", "yuv420p10le")]
+)
+def test_the_gpus_decoder_gives_what_the_cpu_does(
+    tmp_path, device, monkeypatch, codec, form, wanted
+):
+    if device.name == "Simulated GPU":
+        pytest.skip("needs a GPU that decodes")
+    path = clip(tmp_path / "clip.mp4", size=(320, 240), codec=codec, form=form, count=30)
+    context = OnGpu(device, wanted=(wanted,))
+    before = device.copied[Copy.TO_DEVICE]
+    on_gpu = played(path, context, hwaccel="cuda")
+    assert context.counts[Count.HARDWARE] == 30
+    assert device.copied[Copy.TO_DEVICE] == before  # nothing goes up
+    on_cpu = played(path, SoloContext(wanted=(wanted,)))
+    for (header, pixels, memory), (expected_header, expected, _) in zip(
+        on_gpu, on_cpu, strict=True
+    ):
+        assert memory == "cuda"
+        assert (header.pts, header.format) == (expected_header.pts, expected_header.format)
+        # Decoding H.264 and H.265 is exact; ten bits are rounded, and colours as elsewhere.
+        exact = wanted in ("nv12", "yuv420p") and form == "yuv420p"
+        assert np.abs(pixels.astype(int) - expected).max() <= (0 if exact else 4)
+
+
+@pytest.mark.gpu
+def test_what_the_gpus_decoder_does_not_take_is_an_error_where_it_is_asked_for(tmp_path, device):
+    if device.name == "Simulated GPU":
+        pytest.skip("needs a GPU that decodes")
+    path = clip(tmp_path / "clip.mkv", codec="ffv1")
+    with pytest.raises(SourceError, match="the GPU decodes none of its codecs"):
+        solo(Decoder, context=OnGpu(device), url=str(path), hwaccel="cuda")
+    context = OnGpu(device, wanted=("yuv420p",))
+    assert len(played(path, context)) == 5
+    assert context.counts[Count.HARDWARE] == 0
