@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Final
 
 from nodes.encoder.disk import FULL, FileLock, Room, bytes_shown
+from nodes.encoder.ending import Ending
 from nodes.encoder.mux import Addable, Mux, muxer_options
 from nodes.encoder.order import VIDEO, Due
 from nodes.encoder.outputs import MOV, MP4, Output
@@ -32,6 +33,7 @@ class _Part:
         end: seconds at which the next one begins, if it has begun.
         size: bytes of the packets so far.
         group: bytes since the last keyframe.
+        ending: sees to the end of an MP4 film.
     """
 
     mux: Mux
@@ -40,11 +42,12 @@ class _Part:
     end: Fraction | None = None
     size: int = 0
     group: int = 0
+    ending: Ending = field(default_factory=Ending)
 
     def write(self, due: Due) -> None:
         packet = due.packet
-        if due.stream == VIDEO:
-            self._lengthen(due)
+        if self.mux.output.container in (MP4, MOV):
+            self.ending.fit(due)
         shift = round(self.start / packet.time_base)
         packet.pts -= shift
         if packet.dts is not None:
@@ -52,16 +55,6 @@ class _Part:
         self.size += packet.size
         self.group += packet.size
         self.mux.write(due.stream, packet)
-
-    def _lengthen(self, due: Due) -> None:
-        """Has the film end with the picture shown last.
-
-        MP4 ends with the packet decoded last, even if B-frames made it one that is shown earlier.
-        """
-        packet = due.packet
-        if due.until is not None and self.mux.output.container in (MP4, MOV):
-            lasting = round(due.until / packet.time_base) - packet.pts
-            packet.duration = max(packet.duration or 0, lasting)
 
 
 class Recording:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from itertools import accumulate, pairwise
 
+import av
 import numpy as np
 import pytest
 from encoder_media import MILLI, NINETY, decoded, encode, feed, frames, look, picture
@@ -211,6 +212,28 @@ def test_image_sequence(tmp_path, suffix):
         context=SoloContext(incarnation=2),
     )
     assert len(list(tmp_path.iterdir())) == 6
+
+
+@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize("count", [60, 61, 62, 63])  # each ends with another kind of picture
+def test_the_rate_of_a_film_with_b_frames_is_that_of_its_pictures(tmp_path, count, live):
+    path = tmp_path / "out.mp4"
+    encode(path, frames(range(0, count * 3000, 3000)), context=SoloContext(live=live))
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert stream.average_rate == 30
+        assert stream.duration * stream.time_base == pytest.approx(count / 30, abs=0.001)
+        packets = [packet for packet in container.demux(stream) if packet.size]
+    assert any(packet.pts != packet.dts + 6000 for packet in packets)  # there are B-frames
+    assert {packet.duration for packet in packets} == {3000}
+
+
+@pytest.mark.parametrize("count", [43, 44, 45, 46])
+def test_a_film_ends_with_its_last_picture_wherever_its_fragments_are_divided(tmp_path, count):
+    # Among these, the picture shown last lies in another fragment than the one decoded last.
+    path = tmp_path / "out.mp4"
+    encode(path, frames(range(0, count * 3000, 3000), size=(64, 48)))
+    assert look(path).duration == pytest.approx(count / 30, abs=0.002)
 
 
 def quantisers(jpeg: bytes) -> list[int]:
