@@ -16,9 +16,11 @@ from av.error import FFmpegError
 from av.video.reformatter import ColorRange
 
 from nodes.encoder.failures import reason
+from nodes.encoder.on_gpu import surfaces_of
 from nodes.encoder.outputs import WHIP, Container, Output
 from nodes.encoder.params import EncoderParams, bits_per_second
 from streamer import ParameterError
+from streamer.errors import DeviceError
 
 if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
@@ -146,6 +148,7 @@ class Setup:
         rate: announced pictures a second; None takes it from the pictures.
         frees: whether the encoder may be handed the very memory of a frame.
         brief: whether to hold few pictures back, since a sudden death would lose them.
+        surfaces: GPU in whose memory the encoder reads pictures; None: it reads host memory.
     """
 
     codec: str
@@ -157,10 +160,13 @@ class Setup:
     rate: Fraction | None
     frees: bool
     brief: bool = False
+    surfaces: int | None = None
 
     @property
     def formats(self) -> tuple[str, ...]:
         """Pixel formats that the encoder takes, best first; empty if it does not say."""
+        if self.surfaces is not None:
+            return ("nv12",)
         return tuple(item.name for item in av.Codec(self.codec, "w").video_formats or ())
 
     def context(
@@ -197,7 +203,12 @@ class Setup:
 
 
 def choose(
-    output: Output, params: EncoderParams, *, gpu: int | None = None, brief: bool = False
+    output: Output,
+    params: EncoderParams,
+    *,
+    gpu: int | None = None,
+    brief: bool = False,
+    surfaces: bool = False,
 ) -> Setup:
     """The encoder for an output, opened once to see that it works with these settings.
 
@@ -206,6 +217,7 @@ def choose(
         params: of the node.
         gpu: ordinal of the CUDA device for NVENC, or None for the first.
         brief: whether a file is to lose little by a sudden death, as recordings are.
+        surfaces: whether pictures may lie in the GPU's memory, where its own encoder reads them.
 
     Raises:
         ParameterError: an unknown or unsuitable codec, preset or option, or none that opens.
@@ -219,12 +231,13 @@ def choose(
     else:
         names = list(output.container.video)
     *better, last = names
+    where = gpu if surfaces else None
     for name in better:
         try:
-            return _probed(replace(_setup(name, output, params, gpu), brief=brief))
+            return _best(replace(_setup(name, output, params, gpu), brief=brief), where)
         except (ParameterError, UnknownCodecError):
             continue
-    return _probed(replace(_setup(last, output, params, gpu), brief=brief))
+    return _best(replace(_setup(last, output, params, gpu), brief=brief), where)
 
 
 def _setup(codec: str, output: Output, params: EncoderParams, gpu: int | None) -> Setup:
@@ -292,9 +305,20 @@ def _text(value: str | float | bool) -> str:
     return str(int(value)) if isinstance(value, bool) else str(value)
 
 
+def _best(setup: Setup, gpu: int | None) -> Setup:
+    """The setup of an encoder that opens, reading a GPU's memory if it can."""
+    if gpu is not None and setup.codec.endswith("_nvenc"):
+        try:
+            return _probed(replace(setup, surfaces=gpu))
+        except (ParameterError, DeviceError, FFmpegError, NotImplementedError):
+            pass  # of host memory it may open all the same, or say what is wrong
+    return _probed(setup)
+
+
 def _probed(setup: Setup) -> Setup:
     """Opens an encoder with the settings and lets it go."""
-    context = cast("VideoCodecContext", av.CodecContext.create(setup.codec, "w"))
+    made = av.CodecContext.create(setup.codec, "w", surfaces_of(setup.surfaces))
+    context = cast("VideoCodecContext", made)
     formats = setup.formats
     format = "yuv420p" if "yuv420p" in formats or not formats else formats[0]
     context.time_base = 1 / _NOMINAL_RATE

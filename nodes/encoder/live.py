@@ -246,7 +246,10 @@ class LiveOutput:
         if self._connection.phase in (Phase.OPEN, Phase.CONNECTING):
             self._connection.restart()
         self._size, self._header = (header.width, header.height), header
-        shape = Shape.of(header, self._setup.formats, codec=self._setup.codec)
+        setup = self._setup
+        shape = Shape.of(
+            header, setup.formats, codec=setup.codec, surfaces=setup.surfaces is not None
+        )
         # A picture that may be shown again must outlast its frame.
         self._converter = Converter(shape, frees=self._setup.frees and not self._stand_in.active)
         if self._clock is None:

@@ -39,6 +39,7 @@ class Encoder(Sink[EncoderParams]):
     """
 
     Params = EncoderParams
+    memory: ClassVar[tuple[str, ...]] = ("cuda", "host")
     accepts: ClassVar[tuple[str, ...]] = ("yuv420p", "nv12", "rgb24", "bgr24", "gray", "rgba")
     deferred: ClassVar[bool] = True
     preload: ClassVar[tuple[str, ...]] = (
@@ -58,6 +59,7 @@ class Encoder(Sink[EncoderParams]):
         self._audio: AudioFormat | None = None
         self._waiting: deque[Packet] = deque(maxlen=_MOST_WAITING)
         self._pictures = 0
+        self._hardware = False
         self._start_number = 1
         self._late_sound = False
 
@@ -86,8 +88,13 @@ class Encoder(Sink[EncoderParams]):
         from nodes.encoder.codecs import choose
 
         live = self.context.live
-        self._setup = choose(output, self.params, gpu=self.context.gpu, brief=live)
-        self.context.log.info("%s is encoded by %s", output.shown, self._setup.codec)
+        self._setup = choose(output, self.params, gpu=self.context.gpu, brief=live, surfaces=True)
+        self._hardware = self._setup.codec.endswith("_nvenc")
+        how = ""
+        if self._hardware and self.context.gpu is not None:
+            where = "host" if self._setup.surfaces is None else f"gpu {self.context.gpu}'s"
+            how = f" from {where} memory"
+        self.context.log.info("%s is encoded by %s%s", output.shown, self._setup.codec, how)
         if output.kind == "network":
             from nodes.encoder.live import LiveOutput
 
@@ -120,6 +127,8 @@ class Encoder(Sink[EncoderParams]):
             assert self._writer is not None
             self._writer.picture(frame)
         self._pictures += 1
+        if self._hardware:
+            self.context.count(Count.HARDWARE)
 
     def idle(self) -> float | None:
         """Looks after a connection, and shows something in place of what does not come.

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from av.video.codeccontext import VideoCodecContext
 
+    from nodes.encoder import on_gpu
+
 # Numbers of ITU-T H.273 for matrix, primaries and transfer, which FFmpeg uses for its tags.
 _TAGS: Final = {"bt601": (6, 6, 6), "bt709": (1, 1, 1), "bt2020": (9, 9, 14)}
 _RGB_TAGS: Final = (0, 1, 13)  # identity matrix, and the primaries and curve of sRGB
@@ -34,15 +36,19 @@ class Shape:
         height: pixels, even where the format needs it.
         format: FFmpeg's name of the pixel format.
         colour: meaning of the samples.
+        surfaces: whether the encoder reads them in a GPU's memory.
     """
 
     width: int
     height: int
     format: str
     colour: Colour
+    surfaces: bool = False
 
     @classmethod
-    def of(cls, header: Header, formats: Sequence[str], *, codec: str) -> Shape:
+    def of(
+        cls, header: Header, formats: Sequence[str], *, codec: str, surfaces: bool = False
+    ) -> Shape:
         """The shape to encode pictures like this one in.
 
         YUV pictures keep their format where the encoder takes it, and their colours. RGB and gray
@@ -54,6 +60,7 @@ class Shape:
             header: of a picture.
             formats: pixel formats of the encoder, best first; empty if it takes any.
             codec: name of the encoder.
+            surfaces: whether it reads pictures in a GPU's memory.
         """
         format = _pick(header.format, formats)
         if format in ("rgb24", "rgba", "bgr24", "gray"):
@@ -77,6 +84,7 @@ class Shape:
             header.height + (header.height % 2 if pad else 0),
             format,
             colour,
+            surfaces,
         )
 
     def tag(self, context: VideoCodecContext) -> None:
@@ -113,6 +121,7 @@ class Converter:
         self.shape = shape
         self._frees = frees
         self._reformatter = VideoReformatter()
+        self._on_gpu: on_gpu.Converter | None = None
 
     def convert(self, frame: Frame) -> VideoFrame:
         """The picture for the encoder, without times.
@@ -121,12 +130,14 @@ class Converter:
         """
         shape, header = self.shape, frame.header
         colour = _colour_of(header)
+        if frame.memory == "cuda" and self._kernels().takes(frame, colour):
+            if shape.surfaces:
+                return self._kernels().surface(frame)
+            return self._shown(self._kernels().download(frame), shape.format)
         pixels = frame.numpy()
         fits = (header.width, header.height) == (shape.width, shape.height)
         if fits and header.format == shape.format and colour == shape.colour:
-            if self._frees:
-                return VideoFrame.from_numpy_buffer(pixels, header.format)
-            return VideoFrame.from_ndarray(pixels, header.format)
+            return self._shown(pixels, header.format)
         if not fits:
             pixels = _padded(pixels, shape.width - header.width, shape.height - header.height)
         view = VideoFrame.from_numpy_buffer(pixels, header.format)
@@ -140,6 +151,19 @@ class Converter:
             src_color_range=sws_range(colour),
             dst_color_range=sws_range(shape.colour),
         )
+
+    def _shown(self, pixels: np.ndarray, format: str) -> VideoFrame:
+        """Pixels as they are, in memory of their own where the encoder goes on reading them."""
+        if self._frees:
+            return VideoFrame.from_numpy_buffer(pixels, format)
+        return VideoFrame.from_ndarray(pixels, format)
+
+    def _kernels(self) -> on_gpu.Converter:
+        if self._on_gpu is None:
+            from nodes.encoder.on_gpu import Converter
+
+            self._on_gpu = Converter(self.shape)
+        return self._on_gpu
 
 
 def _colour_of(header: Header) -> Colour:

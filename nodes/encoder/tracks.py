@@ -110,7 +110,8 @@ class Encoding:
             bit_rate=context.bit_rate or 0,
             width=0 if sound else context.width,
             height=0 if sound else context.height,
-            format="" if sound else context.pix_fmt,
+            # That of the samples, for muxers that know nothing of a GPU's memory.
+            format="" if sound else "nv12" if context.pix_fmt == "cuda" else context.pix_fmt,
             colours=(2, 2, 2, 0)
             if sound
             else (

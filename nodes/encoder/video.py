@@ -11,6 +11,7 @@ from av.video.frame import PictureType
 
 from nodes.encoder.codecs import Setup
 from nodes.encoder.failures import failure, reason
+from nodes.encoder.on_gpu import surfaces_of
 from nodes.encoder.outputs import Output
 from nodes.encoder.pictures import Shape
 from nodes.encoder.tracks import Encoding, nowhere, wants_global_header
@@ -56,7 +57,8 @@ class VideoEncoder(Encoding):
         self._cuts: set[Fraction] = set()
         scratch = nowhere()
         try:
-            stream: Any = scratch.add_stream(setup.codec, rate=rate)
+            hwaccel = surfaces_of(setup.surfaces)
+            stream: Any = scratch.add_stream(setup.codec, rate=rate, hwaccel=hwaccel)
             context = stream.codec_context
             setup.context(
                 context, width=shape.width, height=shape.height, format=shape.format, rate=rate

@@ -108,7 +108,9 @@ class Writer:
         self._stand_in = stand_in
         rate = rate_of(first, setup)
         self.clock = Clock(first.time_base, origin, 1 / rate)
-        shape = Shape.of(first, setup.formats, codec=setup.codec)
+        shape = Shape.of(
+            first, setup.formats, codec=setup.codec, surfaces=setup.surfaces is not None
+        )
         self._converter = Converter(shape, frees=setup.frees and not (stand_in and stand_in.active))
         self._video = VideoEncoder(
             output, setup, shape, rate=rate, time_base=first.time_base, every=every

@@ -129,7 +129,7 @@ extern "C" __global__ void yuv_to_rgb(
 // picture repeats its last column and row. One thread for each block of 2 by 2 pixels.
 extern "C" __global__ void rgb_to_yuv(
     unsigned char *out, const unsigned char *pixels, int width, int height, int channels, int r_at,
-    int g_at, int b_at, int out_width, int out_height, int chroma_pitch, int chroma_step, int u_at,
+    int g_at, int b_at, int out_width, int out_height, int out_pitch, int chroma_pitch, int chroma_step, int u_at,
     int v_at, float black, float y_r, float y_g, float y_b, float u_r, float u_g, float u_b,
     float v_r, float v_g, float v_b) {
     int bx = blockIdx.x * blockDim.x + threadIdx.x, by = blockIdx.y * blockDim.y + threadIdx.y;
@@ -143,7 +143,7 @@ extern "C" __global__ void rgb_to_yuv(
             red += r;
             green += g;
             blue += b;
-            out[(size_t)y * out_width + x] = to_byte(black + y_r * r + y_g * g + y_b * b);
+            out[(size_t)y * out_pitch + x] = to_byte(black + y_r * r + y_g * g + y_b * b);
         }
     }
     red *= 0.25f;
@@ -228,7 +228,7 @@ extern "C" __global__ void scale(
 // of either layout, 8 bits. All positions are even. One thread for each block of 2 by 2 pixels.
 extern "C" __global__ void scale_yuv(
     unsigned char *out, const unsigned char *luma, const unsigned char *chroma, int out_width,
-    int out_height, int out_chroma_pitch, int out_chroma_step, int out_u_at, int out_v_at, int to_x,
+    int out_height, int out_pitch, int out_chroma_pitch, int out_chroma_step, int out_u_at, int out_v_at, int to_x,
     int to_y, int to_width, int to_height, int from_x, int from_y, int from_width, int from_height,
     int flip_x, int flip_y, int luma_pitch, int chroma_pitch, int chroma_step, int u_at, int v_at,
     int wide, int chroma_mode, float a, int back_y, int back_u, int back_v) {
@@ -247,7 +247,7 @@ extern "C" __global__ void scale_yuv(
                        axis_of(at_x, from_width, to_width, 2, a),
                        axis_of(at_y, from_height, to_height, 2, a), 1, none, sums);
             }
-            out[(size_t)y * out_width + x] = to_byte(sums[0]);
+            out[(size_t)y * out_pitch + x] = to_byte(sums[0]);
         }
     }
     int at_x = bx - to_x / 2, at_y = by - to_y / 2;

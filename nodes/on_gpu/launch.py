@@ -33,6 +33,7 @@ def launch(
     if hasattr(out, "compute"):  # a simulated GPU
         from nodes.on_gpu import twin
 
+        twin.library()  # built here and now, as CuPy does it, and not while the stream waits
         out.compute(partial(twin.run, name, grid, tuple(scalars), tuple(out.shape)), *sources)
         return
     import numpy as np

@@ -72,7 +72,7 @@ class Picture:
             return cls(
                 luma=array, chroma=array, width=width, height=height, format=format, pitch=pitch
             )
-        chroma_pitch, step, u_at, v_at = _layout(format, width, height)
+        _, chroma_pitch, step, u_at, v_at = _layout(format, width, height)
         return cls(
             luma=array,
             chroma=array,
@@ -92,12 +92,12 @@ class Picture:
         return self.format in YUV_FORMATS
 
 
-def _layout(format: str, width: int, height: int) -> tuple[int, int, int, int]:
-    """Pitch and step of chroma, and where U and V begin, in a contiguous YUV picture."""
-    luma = width * height
+def _layout(format: str, pitch: int, height: int) -> tuple[int, int, int, int, int]:
+    """Pitch of luma, pitch and step of chroma, and where U and V begin, in a YUV picture."""
+    luma = pitch * height
     if format == "nv12":
-        return width, 2, luma, luma + 1
-    return width // 2, 1, luma, luma + luma // 4
+        return pitch, pitch, 2, luma, luma + 1
+    return pitch, pitch // 2, 1, luma, luma + luma // 4
 
 
 def convert_to_rgb(out: Any, source: Picture, colour: Colour, *, blue_first: bool = False) -> None:
@@ -123,17 +123,24 @@ def convert_to_rgb(out: Any, source: Picture, colour: Colour, *, blue_first: boo
 
 
 def convert_to_yuv(
-    out: Any, format: str, source: Picture, colour: Colour, *, size: tuple[int, int] | None = None
+    out: Any,
+    format: str,
+    source: Picture,
+    colour: Colour,
+    *,
+    size: tuple[int, int] | None = None,
+    pitch: int | None = None,
 ) -> None:
     """Red, green and blue, or gray, to YUV; chroma is the mean of four pixels.
 
     Args:
-        out: uint8 of shape (height * 3 / 2, width).
+        out: uint8 of shape (height * 3 / 2, pitch).
         format: of `out`: `nv12` or `yuv420p`.
         source: not YUV; alpha is left out.
         colour: what the samples of `out` shall mean.
         size: of `out`, even; the source's own by default. What is beyond the source repeats its
             last column and row.
+        pitch: bytes of a line of `out`, even; its width by default.
     """
     width, height = size or (source.width, source.height)
     launch(
@@ -143,7 +150,7 @@ def convert_to_yuv(
         (source.luma,),
         (
             *(source.width, source.height, _CHANNELS[source.format], *_ORDER[source.format]),
-            *(width, height, *_layout(format, width, height)),
+            *(width, height, *_layout(format, pitch or width, height)),
             *to_yuv(colour),
         ),
     )
@@ -161,6 +168,7 @@ def scale(
     mirror: Turn = NO_TURN,
     background: tuple[int, int, int] = (0, 0, 0),
     chroma: Growth = "linear",
+    pitch: int | None = None,
 ) -> None:
     """A part of a picture, scaled to a part of the result, mirrored, on a background.
 
@@ -178,13 +186,14 @@ def scale(
         mirror: left and right, top and bottom; no swapped sides.
         background: red, green and blue around the target, and behind what can be seen through.
         chroma: how chroma grows where it does.
+        pitch: bytes of a line of luma in YUV, even; the width by default.
     """
     a = SWSCALE_CUBIC if source.is_yuv else OPENCV_CUBIC
     place = (*target, *part, mirror.flip_x, mirror.flip_y)
     halves = (source.chroma_pitch, source.chroma_step, source.u_at, source.v_at, source.wide)
     if format in YUV_FORMATS:
         halved = (
-            *(*size, *_layout(format, *size), *place, source.pitch, *halves),
+            *(*size, *_layout(format, pitch or size[0], size[1]), *place, source.pitch, *halves),
             *(_MODES[chroma], a, *of_rgb(background, colour)),
         )
         launch("scale_yuv", _half(*size), out, (source.luma, source.chroma), halved)

@@ -97,7 +97,7 @@ def run(
     import numpy as np
 
     out = np.empty(shape, np.uint8)
-    function = getattr(_library(), f"twin_{name}")
+    function = getattr(library(), f"twin_{name}")
     pointers = [ctypes.c_void_p(a.__array_interface__["data"][0]) for a in (out, *sources)]
     numbers: list[Any] = [
         ctypes.c_int(value) if isinstance(value, int) else ctypes.c_float(value)
@@ -108,7 +108,12 @@ def run(
 
 
 @cache
-def _library() -> ctypes.CDLL:
+def library() -> ctypes.CDLL:
+    """The compiled kernels, built if nobody has.
+
+    Raises:
+        NodeError: there is no compiler, or it fails.
+    """
     with _building:
         text = program()
         name = f"kernels-{hashlib.sha256(text.encode()).hexdigest()[:16]}.so"

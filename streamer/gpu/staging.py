@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import mmap
+import sys
 from typing import TYPE_CHECKING, Final
 
 from streamer.errors import DeviceError
@@ -39,6 +40,7 @@ class Buffer:
 
         self.nbytes = nbytes
         self._device = device
+        self._open = False
         self._event = device.event_create()
         self._map = np.frombuffer(mmap.mmap(-1, nbytes), dtype=np.uint8)
         self._at: int = self._map.__array_interface__["data"][0]
@@ -48,6 +50,7 @@ class Buffer:
         except DeviceError as error:
             _log.info("copies between host and GPU take a detour: %s", error)
             self._pinned = False
+        self._open = True
 
     def array(self, nbytes: int) -> npt.NDArray[np.uint8]:
         """Its first bytes, to write before `upload` or to read after `download`."""
@@ -74,11 +77,18 @@ class Buffer:
 
     def close(self) -> None:
         """Waits for the last copy and unpins the memory, which goes with the last view of it."""
+        if not self._open:
+            return
+        self._open = False
         self.wait()
         if self._pinned:
             self._device.host_unregister(self._at)
-            self._pinned = False
         self._device.event_destroy(self._event)
+
+    def __del__(self) -> None:
+        # Memory must not go while it is pinned.
+        if not sys.is_finalizing():
+            self.close()
 
 
 class Staging:
