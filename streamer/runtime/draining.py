@@ -1,16 +1,38 @@
-"""Whether a run that is to end gets on with it, or hangs; the time is an argument."""
+"""When a run is to end, and whether it then gets on with it, or hangs; the time is an argument."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Final
 
+from streamer.graph.plan import Plan
+from streamer.runtime.record import WorkerRecord
 from streamer.telemetry.board import NodeBoard
 
 DRAIN_IDLE: Final = 30.0
 """seconds in which no node gets on, after which a drain becomes an abort"""
 FINISH_IDLE: Final = 120.0
 """the same while an output is being finished: a large file may have to be written out"""
+
+
+def sinks_left(
+    plan: Plan, of_node: Mapping[str, WorkerRecord], failed: Container[str]
+) -> list[str]:
+    """Names of the outputs for which a run goes on: neither ended nor given up.
+
+    Args:
+        plan: of the run.
+        of_node: records of the workers, by node.
+        failed: nodes that were given up.
+    """
+    sinks = [node.name for node in plan.nodes if node.role == "sink" and node.name not in failed]
+    return [s for s in sinks if of_node[s].states[s] != "finished" and not of_node[s].over]
+
+
+def is_spared(plan: Plan, nodes: Iterable[str]) -> bool:
+    """Whether outputs go on without these nodes when they have failed for good."""
+    failed = [plan.node(name) for name in nodes]
+    return all(node.role == "sink" and node.restart.policy == "always" for node in failed)
 
 
 def unfinished(states: Mapping[str, str], nodes: Mapping[str, NodeBoard]) -> str:
@@ -20,7 +42,7 @@ def unfinished(states: Mapping[str, str], nodes: Mapping[str, NodeBoard]) -> str
         states: of the nodes that are not over.
         nodes: their counters.
     """
-    late = [name for name, state in states.items() if state != "finished"]
+    late = [name for name, state in states.items() if state not in ("finished", "failed")]
     busy = [name for name in late if _has_frame_in_hand(nodes[name])]
     return " and ".join(busy or late) or "the run"
 

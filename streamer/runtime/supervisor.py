@@ -7,6 +7,7 @@ clock. It passes no frames and reads no pixels. Its rules:
 - A worker that hangs is ended. One that dies is started again by its nodes' policy; its leases
   are taken back.
 - A node that fails for good ends the run: sources end, all other outputs are closed properly.
+  An output of a live graph ends alone, while there are others.
 - The first interrupt drains, the second ends at once.
 """
 
@@ -25,7 +26,7 @@ from streamer.masking import mask
 from streamer.runtime.changes import Changes
 from streamer.runtime.crew import Crew
 from streamer.runtime.desk import ControlDesk
-from streamer.runtime.draining import DrainWatch, done, unfinished
+from streamer.runtime.draining import DrainWatch, done, is_spared, sinks_left, unfinished
 from streamer.runtime.folder import RunFolder, remove_abandoned
 from streamer.runtime.limits import demand_descriptors
 from streamer.runtime.obituary import Obituary
@@ -336,10 +337,13 @@ class Supervisor:
 
     def _give_up(self, nodes: tuple[str, ...], error: str, exit_status: int = 1) -> None:
         self._failed.update(nodes)
-        if error not in self._errors:
-            self._errors.append(error)
+        self._errors = list(dict.fromkeys((*self._errors, error)))
         self._exit_status = max(self._exit_status, exit_status)
-        self._drain()
+        left = sinks_left(self.plan, self._crew.of_node, self._failed)
+        if left and self._started and not self._draining and is_spared(self.plan, nodes):
+            self._watcher.event(f"{error}; the other outputs go on")
+        else:
+            self._drain()
 
     # ---- messages ------------------------------------------------------------------------------
 
@@ -396,7 +400,8 @@ class Supervisor:
             self._first_frame = time.monotonic()
         if state == "finished":
             self._close(node)
-            self._drain_if_all_sinks_ended()
+            if not sinks_left(self.plan, self._crew.of_node, self._failed):
+                self._drain()  # a source that has not ended by itself would run for nothing
         if not self._started and not self._draining:
             states = [s for w in self._crew.workers for s in w.states.values()]
             if all(s == "ready" for s in states) and all(w.identity for w in self._crew.workers):
@@ -412,6 +417,8 @@ class Supervisor:
         if fields["retry"] and self._started and not self._draining:
             worker.spared = worker.spared or not fields["quick"]
             return  # its process ends by itself, and what becomes of it is decided then
+        worker.states[node] = "failed"
+        self._standings.died((node,), message, again=False)
         self._close(node)
         self._give_up((node,), message, fields["exit_status"])
 
@@ -421,13 +428,6 @@ class Supervisor:
         """Tells all that a node takes no more pictures; what it has made is still handed on."""
         self._closed.add(node)
         self._crew.tell_all("closed", node=node)
-
-    def _drain_if_all_sinks_ended(self) -> None:
-        """Nobody watches any more: a source that has not ended by itself would run for nothing."""
-        sinks = [node.name for node in self.plan.nodes if node.role == "sink"]
-        of_node = self._crew.of_node
-        if all(of_node[s].states[s] == "finished" or of_node[s].over for s in sinks):
-            self._drain()
 
     def _drain(self) -> None:
         if not self._draining:

@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 from plans import Listener, chain, link, node, others, pictures, plan, run
 
+from streamer.graph.plan import Plan
+from streamer.runtime import Supervisor
+
 
 @pytest.mark.parametrize(
     ("params", "said"),
@@ -77,6 +80,51 @@ def test_a_failing_sink_does_not_spoil_the_other_one(tmp_path: Path) -> None:
     assert others(good)[-1] == "end"
     assert report.sinks["good"].dropped == {}
     assert report.sinks["bad"].delivered == 10
+
+
+def live_outputs(tmp_path: Path, *, together: tuple[str, ...] = (), **fail_at: int) -> Plan:
+    """A camera with an output for each name; a number is the picture at which it fails."""
+    outputs = [
+        node(name, "Tape", live=True, policy="always", path=str(tmp_path / name), fail_at=at)
+        for name, at in fail_at.items()
+    ]
+    return plan(
+        [node("src", "Ticks", live=True, policy="always", count=100, fps=100), *outputs],
+        [link("src", name, queue="latest") for name in fail_at],
+        together=together,
+    )
+
+
+@pytest.mark.parametrize("together", [(), ("src", "bad", "good")])
+def test_a_live_output_that_never_worked_leaves_the_others_their_show(
+    tmp_path: Path, together: tuple[str, ...]
+) -> None:
+    seen: list[tuple[str, str]] = []
+
+    def look(supervisor: Supervisor) -> None:
+        status = supervisor.status()
+        seen.append((status["phase"], status["nodes"]["bad"]["state"]))
+
+    listener = Listener(on_tick=look)
+    report = run(live_outputs(tmp_path, good=-1, bad=0, together=together), listener)
+    assert report.exit_status == 1
+    assert report.errors == ["bad: the disk is full as asked"]
+    assert "bad: the disk is full as asked; the other outputs go on" in listener.events
+    assert ("running", "failed") in seen
+    assert pictures(tmp_path / "good")[-1].seq == 99
+    assert others(tmp_path / "good") == ["open 1", "end"]
+    good, bad = report.sinks["good"], report.sinks["bad"]
+    assert good.captured == bad.captured == 100
+    assert bad.delivered == 0
+    assert bad.dropped["consumer_gone"] > 50
+
+
+def test_a_run_whose_live_outputs_have_all_failed_is_over(tmp_path: Path) -> None:
+    report = run(live_outputs(tmp_path, one=0, two=0))
+    assert sorted(report.errors) == [
+        f"{name}: the disk is full as asked" for name in ("one", "two")
+    ]
+    assert report.sinks["one"].captured < 100
 
 
 def test_a_refused_parameter_ends_the_run_before_any_frame(tmp_path: Path) -> None:
