@@ -12,7 +12,7 @@ _LEAST: Final = 0.35
 """least part of a wait, so that a server that refuses is not asked in a loop"""
 
 
-def delay(attempt: int, *, random: float) -> float:
+def delay(attempt: int, *, random: float, longest: float = LONGEST) -> float:
     """Seconds to wait before an attempt: between a third and the whole of a doubling limit.
 
     Chance keeps many clients of one server, all lost at the same moment, from coming back at the
@@ -21,9 +21,10 @@ def delay(attempt: int, *, random: float) -> float:
     Args:
         attempt: 1 for the first one after the loss, 2 for the next, and so on.
         random: from 0 to below 1, `random.random()` say.
+        longest: seconds that no wait exceeds.
 
     Returns:
-        0.1 to 0.3 for the first attempt, never more than `LONGEST`.
+        0.1 to 0.3 for the first attempt, never more than `longest`.
     """
-    limit = min(LONGEST, FIRST * float(1 << min(max(attempt - 1, 0), 10)))
+    limit = min(longest, FIRST * float(1 << min(max(attempt - 1, 0), 10)))
     return limit * (_LEAST + (1 - _LEAST) * random)

@@ -8,8 +8,8 @@ from collections import deque
 from enum import Enum, auto
 from typing import Any, Final
 
-from nodes.backoff import delay
-from nodes.encoder.failures import is_lasting, reason
+from nodes.backoff import LONGEST, delay
+from nodes.encoder.failures import is_lasting, is_refusal, reason
 from nodes.encoder.outputs import Output
 from nodes.encoder.remote import Remote, RemoteError
 from nodes.encoder.tracks import Track
@@ -25,6 +25,8 @@ _GLANCE: Final = 0.03
 """seconds that the first answer is waited for: near servers need no more, and no picture is lost"""
 _BRIEF: Final = 0.5
 """seconds in which a connection is ended that another one follows"""
+_REFUSED: Final = 10.0
+"""seconds that no wait exceeds before a server that has refused the stream is asked again"""
 
 
 class Phase(Enum):
@@ -234,7 +236,7 @@ class Connection:
         self._remote.start()
 
     def _lost(self, failure: RemoteError) -> None:
-        self._why = reason(failure)
+        self._why, refused = reason(failure), is_refusal(failure.kind)
         if not self.ever and is_lasting(failure.kind, failure.errno):
             self._context.status(Status.FAILED, self._why)
             raise SinkError(f"cannot {failure.doing} {self._output.shown}: {self._why}")
@@ -247,9 +249,8 @@ class Connection:
                 "the connection to %s is lost: %s; trying again", self._output.shown, self._why
             )
         elif not self._attempt and not self.ever:
-            self._context.log.warning(
-                "cannot reach %s yet: %s; trying again", self._output.shown, self._why
-            )
+            what = "%s does not take it yet" if refused else "cannot reach %s yet"
+            self._context.log.warning(what + ": %s; trying again", self._output.shown, self._why)
         now = time.monotonic()
         if self._away_since is None:
             self._away_since = now
@@ -260,7 +261,8 @@ class Connection:
         self._stalled = False
         self.phase = Phase.AWAY
         self._attempt += 1
-        self._retry_at = now + delay(self._attempt, random=random.random())
+        longest = _REFUSED if refused else LONGEST
+        self._retry_at = now + delay(self._attempt, random=random.random(), longest=longest)
         status = Status.RECONNECTING if self.ever else Status.CONNECTING
         self._context.status(status, f"{self._why} (attempt {self._attempt})")
 

@@ -65,11 +65,8 @@ def failure(output: Output, doing: str, error: Exception) -> SinkError:
 
 
 _NEVER: Final = (
-    "HTTPBadRequestError",
     "HTTPUnauthorizedError",
     "HTTPForbiddenError",
-    "HTTPNotFoundError",
-    "HTTPOtherClientError",
     "ProtocolNotFoundError",
     "MuxerNotFoundError",
     "OptionNotFoundError",
@@ -88,3 +85,15 @@ def is_lasting(kind: str, number: int) -> bool:
         number: its errno, 0 if there is none.
     """
     return kind in _NEVER or number == errno.EINVAL
+
+
+def is_refusal(kind: str) -> bool:
+    """Whether a server is there and says no; that may pass, but need not do so at once.
+
+    A path may not be there yet, and another publisher may still have it: each server has an answer
+    of its own for that.
+
+    Args:
+        kind: name of PyAV's exception.
+    """
+    return kind in _HTTP

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import Popen
+from typing import Any
 
 import pytest
-from e2e_support import free_port, read_report, wait_for
+from e2e_support import STREAMER, frames_of, free_port, read_report, wait_for
 from outputs_support import make_flashing_clip
 from rtsp_rig import PYTHON, RECORDER, needs_server
 
@@ -20,9 +22,10 @@ pytestmark = needs_server
 class Recorder:
     """The server, and what it says of each picture that came."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *arguments: str) -> None:
         self.pictures: list[str] = []
-        self.process = Popen([PYTHON, RECORDER, str(port)], stdout=subprocess.PIPE, text=True)
+        command = [PYTHON, RECORDER, str(port), *arguments]
+        self.process = Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == "ready\n"
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -42,11 +45,11 @@ class Recorder:
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[[int], Recorder]]:
+def serve() -> Iterator[Callable[..., Recorder]]:
     running: list[Recorder] = []
 
-    def start(port: int) -> Recorder:
-        running.append(Recorder(port))
+    def start(port: int, *arguments: str) -> Recorder:
+        running.append(Recorder(port, *arguments))
         return running[-1]
 
     yield start
@@ -54,14 +57,9 @@ def serve() -> Iterator[Callable[[int], Recorder]]:
         recorder.kill()
 
 
-def test_a_run_outlasts_the_server_that_it_pushes_to(
-    started: Callable[..., Popen[str]],
-    serve: Callable[[int], Recorder],
-    tmp_path: Path,
-) -> None:
-    clip, port = tmp_path / "clip.mp4", free_port()
+def write_graph(folder: Path, port: int) -> Path:
+    clip, graph = folder / "clip.mp4", folder / "graph.yaml"
     make_flashing_clip(clip, seconds=60)
-    graph = tmp_path / "graph.yaml"
     graph.write_text(
         "version: 1\n"
         "nodes:\n"
@@ -70,6 +68,55 @@ def test_a_run_outlasts_the_server_that_it_pushes_to(
         f" with: {{url: 'rtsp://me:hidden@127.0.0.1:{port}/live', audio: none}}}}\n"
         "  file: {uses: encoder, from: camera, with: {url: out.mkv}}\n"
     )
+    return graph
+
+
+def node_of(run: Popen[str], name: str) -> dict[str, Any]:
+    """How a node of a run stands; empty if the run cannot be asked yet."""
+    command = [STREAMER, "status", str(run.pid), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    nodes: dict[str, Any] = json.loads(done.stdout)[0]["nodes"] if done.returncode == 0 else {}
+    return nodes.get(name, {})
+
+
+@pytest.mark.parametrize("failing", ["password", "path"])
+def test_a_recording_goes_on_beside_a_push_that_is_refused(
+    started: Callable[..., Popen[str]],
+    serve: Callable[..., Recorder],
+    tmp_path: Path,
+    failing: str,
+) -> None:
+    port = free_port()
+    serve(port, *(["/live", "me", "secret"] if failing == "password" else ["/other"]))
+    run = started("run", write_graph(tmp_path, port), "--report", tmp_path / "r.json")
+    wanted = {"password": ("failed", "(401)"), "path": ("connecting", "(404)")}[failing]
+
+    def is_refused() -> bool:
+        push = node_of(run, "push")
+        return push.get("status") == wanted[0] and wanted[1] in push.get("status_text", "")
+
+    wait_for(is_refused)
+    before = node_of(run, "file")["captured"]
+    wait_for(lambda: node_of(run, "file")["captured"] > before + 40)
+    run.send_signal(signal.SIGINT)
+    output, _ = run.communicate(timeout=120)
+    assert run.returncode == 1, output
+    report = read_report(tmp_path / "r.json")
+    (error,) = report["errors"]
+    assert wanted[1] in error
+    assert error in output
+    assert report["sinks"]["push"]["delivered"] == 0
+    assert report["sinks"]["file"]["delivered"] == len(frames_of(tmp_path / "out.mkv")) > before
+    assert "hidden" not in output + json.dumps(report)
+
+
+def test_a_run_outlasts_the_server_that_it_pushes_to(
+    started: Callable[..., Popen[str]],
+    serve: Callable[..., Recorder],
+    tmp_path: Path,
+) -> None:
+    port = free_port()
+    graph = write_graph(tmp_path, port)
     run = started("run", graph, "--report", tmp_path / "r.json")
     wait_for(lambda: (tmp_path / "out.mkv").exists())  # pictures flow, and nothing listens yet
     first = serve(port)

@@ -1,7 +1,8 @@
 """A real RTSP server that takes what is pushed to it: `rtsp_recorder.py PORT`, prints what comes.
 
-It needs the system's Python, which has GStreamer. For each access unit it prints `key` or `delta`
-and its size in bytes.
+`rtsp_recorder.py PORT PATH USER PASSWORD` takes it under another path than `/live`, and only from
+that user. It needs the system's Python, which has GStreamer. For each access unit it prints `key`
+or `delta` and its size in bytes.
 """
 
 import sys
@@ -23,6 +24,22 @@ def configured(_factory: object, media: GstRtspServer.RTSPMedia) -> None:
     sink.connect("handoff", came)
 
 
+def permit(
+    server: GstRtspServer.RTSPServer,
+    factory: GstRtspServer.RTSPMediaFactory,
+    user: str,
+    password: str,
+) -> None:
+    auth, token = GstRtspServer.RTSPAuth(), GstRtspServer.RTSPToken()
+    token.set_string("media.factory.role", "publisher")
+    auth.add_basic(GstRtspServer.RTSPAuth.make_basic(user, password), token)
+    server.set_auth(auth)
+    permissions = GstRtspServer.RTSPPermissions()
+    for what in ("access", "construct"):
+        permissions.add_permission_for_role("publisher", f"media.factory.{what}", True)
+    factory.set_permissions(permissions)
+
+
 def main() -> None:
     Gst.init(None)
     server = GstRtspServer.RTSPServer()
@@ -35,7 +52,10 @@ def main() -> None:
         "fakesink name=out signal-handoffs=true async=false )"
     )
     factory.connect("media-configure", configured)
-    server.get_mount_points().add_factory("/live", factory)
+    path, *user = sys.argv[2:] or ["/live"]
+    if user:
+        permit(server, factory, *user)
+    server.get_mount_points().add_factory(path, factory)
     server.attach(None)
     print("ready", flush=True)
     GLib.MainLoop().run()

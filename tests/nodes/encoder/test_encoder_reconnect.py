@@ -182,11 +182,46 @@ def test_the_process_that_holds_the_connection_is_replaced_when_it_dies(caplog, 
         sender_of_this_process()
 
 
-@pytest.mark.parametrize(("code", "words"), [(401, "user name or password"), (404, "no such path")])
-def test_a_refusal_is_final_where_nothing_was_ever_accepted(code, words, on_stage):
+@pytest.mark.skipif(not HAS_GSTREAMER, reason="needs GStreamer's RTSP server (gi)")
+def test_a_wrong_password_is_final(serve, on_stage):
+    port = free_port()
+    serve(SYSTEM_PYTHON, "rtsp_recorder.py", port, "/live", "me", "secret")
+    stage = on_stage(f"rtsp://me:hidden@127.0.0.1:{port}/live")
+    with pytest.raises(SinkError, match=r"refused the user name or password \(401\)") as caught:
+        stage.play(lambda: False)
+    assert stage.statuses == ["connecting", "failed"]
+    assert "hidden" not in str(caught.value) + str(stage.context.statuses)
+
+
+@pytest.mark.skipif(not HAS_GSTREAMER, reason="needs GStreamer's RTSP server (gi)")
+def test_the_right_password_is_taken(serve, on_stage):
+    port = free_port()
+    server = serve(SYSTEM_PYTHON, "rtsp_recorder.py", port, "/live", "me", "secret")
+    stage = on_stage(f"rtsp://me:secret@127.0.0.1:{port}/live")
+    stage.play(lambda: len(server.lines) > 5)
+    stage.end()
+
+
+@pytest.mark.skipif(not HAS_GSTREAMER, reason="needs GStreamer's RTSP server (gi)")
+def test_a_path_that_is_not_there_yet_is_asked_for_again(serve, on_stage, caplog):
+    port = free_port()
+    other = serve(SYSTEM_PYTHON, "rtsp_recorder.py", port, "/other")
+    stage = on_stage(f"rtsp://127.0.0.1:{port}/live")
+    stage.play(lambda: "(404) (attempt 2)" in str(stage.context.statuses))
+    assert stage.statuses == ["connecting"]
+    assert "does not take it yet: the server knows no such path (404); trying again" in caplog.text
+    other.kill()
+    server = serve(SYSTEM_PYTHON, "rtsp_recorder.py", port)
+    stage.play(lambda: len(server.lines) > 5)
+    stage.end()
+    assert stage.statuses == ["connecting", "live"]
+
+
+@pytest.mark.parametrize("code", [400, 409, 453, 503])
+def test_other_refusals_may_pass(code, on_stage):
     class Refusing(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            self.send_response(code)
+            self.send_response(code, "Busy")
             self.send_header("Content-Length", "0")
             self.end_headers()
             self.close_connection = True
@@ -199,14 +234,14 @@ def test_a_refusal_is_final_where_nothing_was_ever_accepted(code, words, on_stag
     thread.start()
     try:
         stage = on_stage(f"whip://user:hidden@127.0.0.1:{server.server_port}/whip")
-        with pytest.raises(SinkError, match=words) as caught:
-            stage.play(lambda: False)
+        stage.play(lambda: "(attempt 2)" in str(stage.context.statuses))
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
-    assert stage.statuses == ["connecting", "failed"]
-    assert "hidden" not in str(caught.value) + str(stage.context.statuses)
+    assert stage.statuses == ["connecting"]
+    with pytest.raises(SinkError, match="cannot reach http"):
+        stage.encoder.finish()
 
 
 def test_a_run_that_never_reached_its_server_has_failed(on_stage):
