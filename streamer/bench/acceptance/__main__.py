@@ -1,132 +1,91 @@
-"""`python -m streamer.bench.acceptance [--fake]`: tests first, then the goals, then one table."""
+"""`python -m streamer.bench.acceptance`: tests first, then the goals, then one table."""
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import json
 import os
-import platform
-import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from streamer import gpu
-from streamer.errors import DeviceError
+from streamer.bench.acceptance import machine, measuring, requirements, selftests
+from streamer.bench.acceptance.goals import Conditions, Goal, Row, collect
+from streamer.errors import StreamerError
 
-_ROOT: Final = Path(__file__).parents[3]
 _BUDGET: Final = 530.0
 """seconds that all of it may take: under nine minutes"""
-_TESTS: Final = 300.0
+_TESTS: Final = 180.0
 """seconds of those for tests"""
-_MODULES: Final = {
-    "numpy": "numpy",
-    "zmq": "pyzmq",
-    "msgpack": "msgpack",
-    "pydantic": "pydantic",
-    "yaml": "pyyaml",
-    "typer": "typer",
-    "rich": "rich",
-    "av": "av",
-    "torch": "torch",
-    "pytest": "pytest",
-    "hypothesis": "hypothesis",
-}
+_TESTS_NAME: Final = "tests"
 
 
-def main() -> int:
-    """The exit status: 0 if nothing failed or was missed, 1 if something was, 2 if it cannot run.
+def main(words: Sequence[str] | None = None) -> int:
+    """Runs the acceptance.
 
-    Goals whose code does not exist yet do not count as missed; the table names them.
+    Args:
+        words: of the command line; those of the process by default.
+
+    Returns:
+        The exit status: 0 if nothing failed or was missed, 1 if something was, 2 if it cannot run.
     """
-    words = argparse.ArgumentParser(prog="scripts/gpu_acceptance")
-    words.add_argument("--fake", action="store_true", help="run what can run on a simulated GPU")
-    fake: bool = words.parse_args().fake
     began = time.monotonic()
-    if missing := _missing(fake=fake):
+    told = _parser().parse_args(words)
+    if missing := requirements.missing(fake=told.fake):
         print("gpu_acceptance cannot run here; missing:", file=sys.stderr)
         for line in missing:
             print(f"  - {line}", file=sys.stderr)
         return 2
+    try:
+        groups = _chosen(collect(), told.only)
+    except StreamerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if told.list:
+        for goal in (goal for goals in groups.values() for goal in goals):
+            print(f"{goal.name:<22} {goal.text}")
+        return 0
     with tempfile.TemporaryDirectory(prefix="streamer-gpu-") as folder:
-        if fake:
+        if told.fake:
             from streamer.gpu import simulated
 
-            os.environ[gpu.SIMULATED] = str(simulated.make(folder))
-        device = gpu.device(0)
-        print(f"GPU      {device.name} {device.uuid}")
-        print(f"where    {platform.node()}, Python {platform.python_version()}, {_versions()}")
-        print(f"when     {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {_commit()}\n", flush=True)
-        passed, said = _run_tests(fake=fake)
-        rows = _goals(fake=fake, until=began + _BUDGET)
-    print(f"\ntests    {said}")
-    _table(rows)
-    print(f"\ntook {time.monotonic() - began:.0f} s")
-    bad = [row for row in rows if row[2] in ("missed", "failed")]
-    return 1 if bad or not passed else 0
+            os.environ[gpu.SIMULATED] = str(simulated.make(Path(folder) / "gpu"))
+        about = machine.describe(fake=told.fake)
+        for name, text in about.items():
+            print(f"{name:<9}{text}", flush=True)
+        tested = None
+        if not told.only or _TESTS_NAME in told.only:
+            tested = selftests.run(fake=told.fake, seconds=_TESTS)
+            print(f"tests    {tested.said}", flush=True)
+            if not tested.passed:
+                print(tested.output)
+        rows = _measure(groups, Conditions(told.fake, Path(folder)), until=began + _BUDGET)
+        wrong = simulated.violations(Path(folder) / "gpu") if told.fake else []
+    print()
+    print_table(rows)
+    took = time.monotonic() - began
+    print(f"\ntook {took:.0f} s")
+    for line in wrong:
+        print(f"wrong on the simulated GPU: {line}", file=sys.stderr)
+    if told.json is not None:
+        result: dict[str, Any] = {
+            **about,
+            "tests": None if tested is None else tested.said,
+            "seconds": round(took, 1),
+            "goals": [row.to_dict() for row in rows],
+        }
+        told.json.write_text(json.dumps(result, indent=2) + "\n")
+    bad = [row for row in rows if row.verdict in ("missed", "failed")]
+    return 1 if bad or wrong or not (tested is None or tested.passed) else 0
 
 
-def _missing(*, fake: bool) -> list[str]:
-    found = [
-        f"Python package {package}: pip install {package}, or --wheels DIR with its wheel"
-        for module, package in _MODULES.items()
-        if importlib.util.find_spec(module) is None
-    ]
-    if fake:
-        return found
-    if importlib.util.find_spec("cupy") is None:
-        found.append(
-            "Python package CuPy: pip install cupy-cuda13x (or cupy-cuda12x), or --wheels DIR"
-        )
-        if not Path("/dev/nvidiactl").exists():
-            found.append("no GPU: there is no /dev/nvidiactl (NVIDIA driver, or --gpus all)")
-        return found
-    try:
-        gpu.device(0)
-    except DeviceError as error:
-        found.append(f"no GPU: {error}")
-    return found
-
-
-def _run_tests(*, fake: bool) -> tuple[bool, str]:
-    if fake:
-        which = ["-k", "cuda", "tests/streamer/link"]
-    else:
-        which = ["-m", "gpu", "tests"]
-    environment = {k: v for k, v in os.environ.items() if k != gpu.SIMULATED}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *which]
-    try:
-        done = subprocess.run(
-            command, cwd=_ROOT, env=environment, timeout=_TESTS, check=False, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return False, f"not done within {_TESTS:.0f} s"
-    lines = done.stdout.strip().splitlines()
-    if done.returncode:
-        print(done.stdout[-8000:])
-    return done.returncode == 0, lines[-1] if lines else "no output"
-
-
-def _goals(*, fake: bool, until: float) -> list[tuple[str, str, str]]:
-    from streamer.bench.acceptance.goals import GOALS, judge
-
-    rows = []
-    for goal in GOALS:
-        if time.monotonic() > until - 60 and goal.measure is not None:
-            rows.append((goal.text, "no time was left for it", "failed"))
-            continue
-        row = judge(goal, fake=fake)
-        rows.append((row.goal, row.measured, row.verdict))
-    return rows
-
-
-def _table(rows: list[tuple[str, str, str]]) -> None:
-    table = [("goal", "measured", "verdict"), *rows]
+def print_table(rows: Sequence[Row]) -> None:
+    """Prints rows as a table of Markdown."""
+    table = [("goal", "measured", "verdict"), *((r.goal, r.measured, r.verdict) for r in rows)]
     widths = [max(len(row[column]) for row in table) for column in range(3)]
     for number, row in enumerate(table):
         cells = (text.ljust(width) for text, width in zip(row, widths, strict=True))
@@ -135,22 +94,45 @@ def _table(rows: list[tuple[str, str, str]]) -> None:
             print("|" + "|".join("-" * (width + 2) for width in widths) + "|")
 
 
-def _versions() -> str:
-    found = []
-    for package in ("torch", "cupy-cuda13x", "cupy-cuda12x"):
-        try:
-            found.append(f"{package} {version(package)}")
-        except PackageNotFoundError:
-            continue
-    return ", ".join(found)
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scripts/gpu_acceptance",
+        description="What a GPU has to prove: tests, then measurements, then a table of goals.",
+    )
+    parser.add_argument(
+        "--fake", action="store_true", help="run what can run without a GPU, with few frames"
+    )
+    parser.add_argument(
+        "--only", action="append", metavar="NAME", help="this goal, or tests; may be repeated"
+    )
+    parser.add_argument("--list", action="store_true", help="print the names of the goals")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    return parser
 
 
-def _commit() -> str:
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        cwd=_ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return done.stdout.strip() or "unknown"
+def _chosen(
+    groups: dict[str, Sequence[Goal]], only: Sequence[str] | None
+) -> dict[str, Sequence[Goal]]:
+    if not only:
+        return groups
+    known = [_TESTS_NAME, *(goal.name for goals in groups.values() for goal in goals)]
+    for name in only:
+        if name not in known:
+            raise StreamerError(f"--only {name}: no such goal; known are {', '.join(known)}")
+    chosen = {key: [g for g in goals if g.name in only] for key, goals in groups.items()}
+    return {key: goals for key, goals in chosen.items() if goals}
+
+
+def _measure(
+    groups: dict[str, Sequence[Goal]], conditions: Conditions, *, until: float
+) -> list[Row]:
+    def say(row: Row) -> None:
+        print(f"{row.name:<22} {row.verdict}: {row.measured} ({row.took:.0f} s)", flush=True)
+
+    rows: list[Row] = []
+    for name, goals in groups.items():
+        rows += measuring.measure(name, goals, conditions, until=until, done=say)
+    return rows
 
 
 if __name__ == "__main__":

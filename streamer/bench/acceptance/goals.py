@@ -1,88 +1,148 @@
-"""The goals on one H200, fp16, random weights of the exact architectures; and verdicts."""
+"""What a goal is, what comes of measuring it, and where goals come from.
+
+A package that has goals says so in its metadata::
+
+    [project.entry-points."streamer.goals"]
+    model = "package.module:GOALS"
+
+`GOALS` is a sequence of `Goal`; importing its module should be quick. All goals of one entry point
+are measured in one process, in their order, so that they may share what is costly to load.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
 
-from streamer.bench.gpu_link import GpuHop, measure
+from streamer import plugins
+from streamer.errors import StreamerError
 
-NOT_BUILT: Final = "not built"
-_HOP_LIMIT: Final = 150.0
-_GROWTH: Final = 16 << 20
-"""bytes that may come and go without being a leak"""
+GROUP: Final = "streamer.goals"
+"""group of entry points"""
+
+Verdict = Literal["reached", "missed", "measured", "simulated", "not available", "failed"]
+
+
+class NotAvailable(Exception):  # noqa: N818, it is nobody's failure
+    """Something that a goal is about is not on this machine; the message says what."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class Conditions:
+    """Under which a goal is measured.
+
+    Attributes:
+        fake: on a simulated GPU, or on the CPU, with the smallest models and a few frames: to see
+            that the measuring works, which gives no figure worth anything.
+        folder: for files; it is removed afterwards.
+    """
+
+    fake: bool
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What was measured.
+
+    Attributes:
+        text: for the table.
+        reached: whether the goal is; None where there is none, and a figure stands for comparison.
+        figures: all numbers, as JSON types.
+    """
+
+    text: str
+    reached: bool | None
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goal:
     """One line of the table.
 
     Attributes:
-        goal: what must be reached.
-        measured: what was; or why nothing was.
-        verdict: `reached`, `missed`, `not built`, `failed`, or `simulated`: a figure of no GPU.
+        name: short, unique, for `--only`.
+        text: what must be reached, or what is measured.
+        seconds: that it may take at most, with everything that it loads.
+        measure: measures it; what it raises stands in the table.
     """
 
+    name: str
+    text: str
+    seconds: float
+    measure: Callable[[Conditions], Outcome]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line of the table, measured or not.
+
+    Attributes:
+        name: of the goal.
+        goal: its text.
+        measured: what was; or why nothing was.
+        verdict: `measured` where nothing must be reached, `simulated` where no GPU was, whatever
+            came out, `not available` where something is not installed.
+        took: seconds.
+        figures: see `Outcome`.
+    """
+
+    name: str
     goal: str
     measured: str
-    verdict: str
+    verdict: Verdict
+    took: float = 0.0
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row as JSON types."""
+        return asdict(self)
 
 
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """What must be reached, and what measures it; None where the code does not exist yet."""
+def collect() -> dict[str, Sequence[Goal]]:
+    """All goals, by entry point: those of links first, then by name.
 
-    text: str
-    needs: str
-    measure: Callable[[bool], tuple[str, bool]] | None = None
-
-
-def _hop(fake: bool) -> tuple[str, bool]:
-    found = measure(frames=300 if fake else 3000, pace=60.0 if fake else 100.0)
-    return f"p50 {found.p50:.0f} µs, p99 {found.p99:.0f} µs", found.p50 < _HOP_LIMIT
-
-
-def _flat(fake: bool) -> tuple[str, bool]:
-    found = measure(width=512, height=512, frames=600 if fake else 30_000)
-    text = (
-        f"{found.frames} frames: GPU {found.grown_device / 2**20:+.1f} MiB, "
-        f"host {found.grown_host / 2**20:+.1f} MiB, copied {found.copied} B"
-    )
-    return text, _is_flat(found)
+    Raises:
+        StreamerError: A module with goals cannot be imported, or two goals have one name.
+    """
+    points = plugins.points(GROUP)
+    found: dict[str, Sequence[Goal]] = {}
+    for name in sorted(points, key=lambda name: (name != "link", name)):
+        try:
+            found[name] = tuple(points[name].load())
+        except Exception as error:  # the module is someone's code, and may fail in any way
+            raise StreamerError(
+                f"the goals {name!r} cannot be loaded from {points[name].value}: {error}"
+            ) from error
+    names = [goal.name for goals in found.values() for goal in goals]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise StreamerError(f"more than one goal is called {', '.join(twice)}")
+    return found
 
 
-def _is_flat(found: GpuHop) -> bool:
-    return max(found.grown_device, found.grown_host) < _GROWTH and not found.copied
-
-
-_GRAPH: Final = "one captured graph a frame"
-_CODECS: Final = "decoding to and encoding from the GPU"
-GOALS: Final = (
-    Goal("one hop of 1920x1080 rgb24 between two processes: p50 < 150 µs", "", _hop),
-    Goal("30,000 frames: GPU and host memory flat, 0 copies by links", "", _flat),
-    Goal("SDXS-512 with ControlNet, batch 1: >= 400 FPS, p99 <= 1.3 p50", _GRAPH),
-    Goal("SDXS-512 without ControlNet, batch 1: >= 600 FPS", _GRAPH),
-    Goal("SDXS-512 with ControlNet, batch 8: >= 800 frames/s", _GRAPH),
-    Goal("SDXS-1024: >= 100 FPS", _GRAPH),
-    Goal("ratio to diffusers' own pipeline, same run", _GRAPH),
-    Goal("ratio to StreamDiffusion's loop with SD-Turbo's shape and TAESD, same run", _GRAPH),
-    Goal("four processes, 512x512, H.264 file at 60 FPS: every frame delivered", _CODECS),
-    Goal("the same at 100 FPS: >= 99 % delivered, age p99 < 50 ms", _CODECS),
-    Goal("the same: all links together < 0.5 ms a frame at p50", _CODECS),
-    Goal("the same: bytes between host and GPU equal to the least possible", _CODECS),
-    Goal("a prompt change: first new frame within 2 frames", _GRAPH),
-)
-
-
-def judge(goal: Goal, *, fake: bool) -> Row:
-    """Measures what can be, and says of a goal whether it is reached."""
-    if goal.measure is None:
-        return Row(goal.text, f"needs {goal.needs}", NOT_BUILT)
+def judge(goal: Goal, conditions: Conditions) -> Row:
+    """Measures a goal and says whether it is reached; an error becomes the row's own."""
+    began = time.monotonic()
+    verdict: Verdict
+    figures: Mapping[str, Any] = {}
     try:
-        text, reached = goal.measure(fake)
+        outcome = goal.measure(conditions)
+    except NotAvailable as error:
+        text, verdict = str(error), "not available"
     except Exception as error:  # one goal that cannot be measured does not hide the others
-        return Row(goal.text, f"{type(error).__name__}: {error}", "failed")
-    if fake:
-        return Row(goal.text, f"{text} (simulated GPU, no measure)", "simulated")
-    return Row(goal.text, text, "reached" if reached else "missed")
+        text, verdict = f"{type(error).__name__}: {error}", "failed"
+    else:
+        text, figures = outcome.text, outcome.figures
+        if conditions.fake:
+            text, verdict = f"{text} (no GPU, no measure)", "simulated"
+        elif outcome.reached is None:
+            verdict = "measured"
+        else:
+            verdict = "reached" if outcome.reached else "missed"
+    took = round(time.monotonic() - began, 1)
+    return Row(
+        name=goal.name, goal=goal.text, measured=text, verdict=verdict, took=took, figures=figures
+    )
