@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from nodes.sdxs.checkpoint import weights
 from nodes.sdxs.checkpoint.files import LORA_FILES, PEFT_CONFIG, PEFT_FILES
-from nodes.sdxs.checkpoint.source import Source
+from nodes.sdxs.checkpoint.source import Source, read_object
 from nodes.sdxs.names import Lora, ModelName
 
 _DOWN = re.compile(r"(?P<layer>.+)\.(lora_A|lora\.down|lora_down)(\.default)?\.weight")
@@ -118,7 +118,7 @@ def read(lora: Lora) -> Adapter:
     if name.kind == "folder" and path.is_file():
         config = path.with_name(PEFT_CONFIG)
         if path.name in PEFT_FILES and config.is_file():
-            return _peft(path, json.loads(config.read_text()), lora.scale)
+            return _peft(path, read_object(config), lora.scale)
         return _diffusers(path, lora.scale)
     source = Source(name)
     if source.find(PEFT_CONFIG) is not None:
@@ -134,17 +134,16 @@ def _peft(path: Path, config: Mapping[str, Any], scale: float) -> Adapter:
         raise ValueError(f"{path} is a {kind if kind != 'LORA' else 'DoRA'} adapter, not LoRA")
     if config.get("bias", "none") != "none" or config.get("fan_in_fan_out"):
         raise ValueError(f"{path} trains biases or transposed weights, which cannot be merged")
-    rank, alpha = config.get("r", 8), config.get("lora_alpha", 8)
-    ranks: dict[str, int] = config.get("rank_pattern") or {}
-    alphas: dict[str, float] = config.get("alpha_pattern") or {}
+    rank, alpha = (_number(path, key, config.get(key, 8)) for key in ("r", "lora_alpha"))
+    ranks, alphas = (_numbers(path, config, key) for key in ("rank_pattern", "alpha_pattern"))
     pairs = _pairs(path, weights.read(path), prefix="base_model.model.")
     for layer, pair in pairs.items():
         wanted = _pattern(ranks, layer, rank)
         if pair.down.shape[0] != wanted:
             raise ValueError(
-                f"{path}: {layer} has rank {pair.down.shape[0]}, {PEFT_CONFIG} says {wanted}"
+                f"{path}: {layer} has rank {pair.down.shape[0]}, {PEFT_CONFIG} says {wanted:g}"
             )
-        pair.alpha = float(_pattern(alphas, layer, alpha))
+        pair.alpha = _pattern(alphas, layer, alpha)
         pair.rank_stabilised = bool(config.get("use_rslora"))
     return Adapter(str(path), scale, unet=pairs)
 
@@ -201,6 +200,8 @@ def _pairs(
         elif match := _UP.fullmatch(name):
             ups[match["layer"]] = tensor
         elif match := _ALPHA.fullmatch(name):
+            if tensor.numel() != 1:
+                raise ValueError(f"{path}: {given} must be one number, not {tuple(tensor.shape)}")
             alphas[match["layer"]] = float(tensor)
         else:
             strangers.append(given)
@@ -211,8 +212,11 @@ def _pairs(
         raise ValueError(
             f"{path}: {len(names)} tensors {what} ({', '.join(names[: weights.SHOWN])})"
         )
-    default = (told or {}).get("lora_alpha")
-    patterns = (told or {}).get("alpha_pattern") or {}
+    told = told or {}
+    default = told.get("lora_alpha")
+    if default is not None:
+        default = _number(path, "lora_alpha", default)
+    patterns = _numbers(path, told, "alpha_pattern")
     return {
         layer: Pair(down, ups[layer], alphas.get(layer, _pattern(patterns, layer, default)))
         for layer, down in downs.items()
@@ -251,7 +255,20 @@ def _text_layer(layer: str, prefixed: bool) -> str:
     return f"text_model.{bare}" if prefixed and bare != "text_projection" else bare
 
 
-def _pattern(patterns: Mapping[str, Any], layer: str, default: Any) -> Any:
+def _number(path: Path, key: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{path}: {key} must be a number, not {value!r:.80}")
+    return float(value)
+
+
+def _numbers(path: Path, config: Mapping[str, Any], key: str) -> dict[str, float]:
+    found = config.get(key) or {}
+    if not isinstance(found, Mapping):
+        raise ValueError(f"{path}: {key} must give numbers by layer, not {found!r:.80}")
+    return {layer: _number(path, f"{key} of {layer:.80}", value) for layer, value in found.items()}
+
+
+def _pattern(patterns: Mapping[str, float], layer: str, default: Any) -> Any:
     for pattern, value in patterns.items():
         plain = pattern.removeprefix("^").removesuffix("$")
         if layer == plain or layer.endswith(f".{plain}") or fnmatchcase(layer, plain):

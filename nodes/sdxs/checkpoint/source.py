@@ -67,14 +67,7 @@ class Source:
             MissingFilesError: It is not there.
             ValueError: It holds no JSON object.
         """
-        path = self.need(*candidates)
-        try:
-            value = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path} is not JSON: {error}") from error
-        if not isinstance(value, dict):
-            raise ValueError(f"{path} holds no JSON object")
-        return value
+        return read_object(self.need(*candidates))
 
     def missing(self, absent: Iterable[tuple[str, ...]]) -> MissingFilesError:
         """The error that names files which are not there, each by its best name."""
@@ -101,3 +94,18 @@ class Source:
 
     def __str__(self) -> str:
         return str(self.name)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON file's object.
+
+    Raises:
+        ValueError: It holds none.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds no JSON object")
+    return value

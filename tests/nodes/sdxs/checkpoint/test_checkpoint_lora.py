@@ -205,6 +205,7 @@ def zeros(*names: str) -> dict[str, Tensor]:
         (zeros(f"unet.{LINEAR}.lora_A.weight"), r"1 tensors lack their other half"),
         (zeros("unet.conv_in.diff"), r"1 tensors are no LoRA weights \(conv_in\.diff\)"),
         (zeros("vae.decoder.lora_A.weight"), r"1 tensors are of no part that is known"),
+        ({"unet.x.alpha": torch.zeros(3)}, r": x\.alpha must be one number, not \(3,\)"),
         (zeros("lora_unet_mid.lora_down.weight"), "has the layout of kohya's scripts"),
         (zeros("text_encoder_2.x.lora_A.weight", "text_encoder_2.x.lora_B.weight"),
          "is for two text encoders, and the model has one"),
@@ -225,6 +226,10 @@ def test_adapters_that_do_not_fit_are_refused(
         ({"peft_type": "LOHA"}, "is a LOHA adapter, not LoRA"),
         ({"use_dora": True}, "is a DoRA adapter, not LoRA"),
         ({"bias": "all"}, "trains biases or transposed weights"),
+        ({"r": "four"}, "r must be a number, not 'four'"),
+        ({"lora_alpha": math.inf}, "lora_alpha must be a number, not inf"),
+        ({"rank_pattern": "o"}, "rank_pattern must give numbers by layer, not 'o'"),
+        ({"alpha_pattern": {"to_q": {}}}, "alpha_pattern of to_q must be a number, not {}"),
     ],
 )
 def test_adapters_of_other_kinds_are_refused(
@@ -253,3 +258,13 @@ def test_the_weights_of_the_files_are_left_alone(folder: Path, tmp_path: Path) -
     assert float((merged - plain).abs().max()) > 1
     assert all(path.read_bytes() == content for path, content in before.items())
     assert np.isfinite(merged.numpy()).all()
+
+
+def test_a_single_file_with_settings_beside_it_that_are_none_is_refused(
+    folder: Path, tmp_path: Path
+) -> None:
+    layers = {LINEAR: (torch.zeros(4, 32), torch.zeros(64, 4))}
+    write_peft(tmp_path, layers, r=4, lora_alpha=4)
+    (tmp_path / "adapter_config.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"adapter_config\.json holds no JSON object"):
+        OneStep.load(folder, lora=[tmp_path / "adapter_model.safetensors"])
