@@ -154,6 +154,8 @@ class Player:
                         yield from self._repeat(item)
                 if self._shown == before:
                     said = f"{self._address.shown} holds no picture that can be decoded"
+                    if self._params.hwaccel == "cuda":
+                        said += " by the GPU; hwaccel auto has the CPU decode what that cannot"
                     raise Fault(said, Reason.CODEC)
                 self._end(source)
             except Fault as fault:

@@ -42,7 +42,7 @@ def launch(
         np.int32(value) if isinstance(value, int) else np.float32(value) for value in scalars
     ]
     # CuPy launches on the current stream: `frame.cupy()` has made this thread's current.
-    _module().get_function(name)(blocks(grid), (*BLOCK, 1), (out, *sources, *numbers))
+    _kernel(name)(blocks(grid), (*BLOCK, 1), (out, *sources, *numbers))
 
 
 def blocks(grid: tuple[int, int]) -> tuple[int, int]:
@@ -54,6 +54,11 @@ def blocks(grid: tuple[int, int]) -> tuple[int, int]:
 def source() -> str:
     """The kernels' source."""
     return (Path(__file__).parent / "kernels.cu").read_text(encoding="ascii")
+
+
+@cache
+def _kernel(name: str) -> Any:
+    return _module().get_function(name)
 
 
 @cache
