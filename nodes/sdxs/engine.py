@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -68,7 +68,10 @@ class OneStep(Adjustable):
         backend: str = "auto",
         threads: int | None = None,
         text_encoder: str = "auto",
+        capture: str = "auto",
+        compile: bool = False,
         log: logging.Logger | None = None,
+        note: Callable[[str], None] | None = None,
     ) -> OneStep:
         """Loads a model.
 
@@ -89,7 +92,12 @@ class OneStep(Adjustable):
             threads: How many the network may use; None leaves it to the backend.
             text_encoder: Of a checkpoint: `"keep"` it for other prompts, `"release"` it after
                 each, or `"auto"`, which releases it where memory is short.
+            capture: `"auto"` records the work for pictures of a size once, in the background, and
+                replays it from then on, on CUDA; `"off"` never does.
+            compile: Whether to compile a checkpoint's networks by torch.compile, for each size
+                and in the background, which takes minutes.
             log: Receives warnings, a sentence each; that of `nodes.sdxs` by default.
+            note: Told in a few words what is being done in the background, and `""` after it.
 
         Raises:
             FileNotFoundError: There is no such model here; the message says how to get it.
@@ -108,8 +116,12 @@ class OneStep(Adjustable):
                         f"model {name} takes no {what}: the picture itself is its condition; "
                         "load a published checkpoint instead"
                     )
+            if compile:
+                raise ValueError(
+                    f"model {name} is not compiled; compile is for published checkpoints"
+                )
             return SmallOneStep.open(
-                model, device=device, dtype=dtype, backend=backend, threads=threads
+                model, device=device, dtype=dtype, backend=backend, threads=threads, capture=capture
             )
         from nodes.sdxs.checkpoint.engine import CheckpointOneStep
 
@@ -123,7 +135,10 @@ class OneStep(Adjustable):
             backend=backend,
             threads=threads,
             text_encoder=text_encoder,
+            capture=capture,
+            compile=compile,
             log=log,
+            note=note,
         )
 
     @staticmethod
@@ -199,6 +214,22 @@ class OneStep(Adjustable):
             ValueError: As when setting `prompt`.
         """
         self.check_prompt(prompt, self.name)
+
+    @property
+    def device(self) -> str:
+        """Where it computes: `"cpu"`, or as `"cuda:0"`."""
+        return "cpu"
+
+    @property
+    def takes_tensors(self) -> bool:
+        """Whether pictures of `paint_jobs` may be tensors of torch on `device`."""
+        return False
+
+    def close(self) -> None:
+        """Ends what is done in the background, and waits for the device; no picture comes after.
+
+        Of siblings, the last one in use is to be closed.
+        """
 
     @property
     def feeds_back_latents(self) -> bool:

@@ -38,6 +38,7 @@ class SmallOneStep(OneStep):
         dtype: str,
         backend: str,
         threads: int | None,
+        capture: str = "auto",
     ) -> SmallOneStep:
         """See `OneStep.load`."""
         bundle = Bundle.open(model)

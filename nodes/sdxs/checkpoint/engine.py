@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from nodes.sdxs.checkpoint import edge, parts, streams, text
 from nodes.sdxs.checkpoint import lora as adapters
-from nodes.sdxs.checkpoint import parts, text
+from nodes.sdxs.checkpoint.capture import CudaGraph
 from nodes.sdxs.checkpoint.memory import Budget, available_bytes, in_words
 from nodes.sdxs.checkpoint.network import Condition, Network
 from nodes.sdxs.checkpoint.onepass import silent, step
@@ -34,15 +35,18 @@ class CheckpointOneStep(OneStep):
     - `network` is the U-Net, the ControlNets and the decoder, and `latents` and `decode` are the
       two halves of a picture on torch tensors, for whoever wants to change the latent in between.
     - `embedding` is what the prompt comes to.
+    - `painter` runs the networks, and records their work where `capture` says so.
     """
 
-    def __init__(self, name: str, network: Network, prompts: Prompts, *, native_size: int) -> None:
+    def __init__(
+        self, name: str, network: Network, prompts: Prompts, *, native_size: int, painter: Painter
+    ) -> None:
         super().__init__()
         self._name = name
         self.network = network
         self._prompts = prompts
         self._native = native_size
-        self._painter = Painter(network)
+        self.painter = painter
         self._warned: set[tuple[int, int]] = set()
         self.prompt = ""
 
@@ -59,9 +63,13 @@ class CheckpointOneStep(OneStep):
         backend: str = "auto",
         threads: int | None = None,
         text_encoder: str = "auto",
+        capture: str = "auto",
+        compile: bool = False,
         log: logging.Logger | None = None,
+        note: Callable[[str], None] | None = None,
     ) -> CheckpointOneStep:
         """See `OneStep.load`."""
+        captured = capture_on(device, capture)
         place, arithmetic = _checked(device, dtype, backend, threads, text_encoder)
         if threads is not None and place.type == "cpu":
             torch.set_num_threads(threads)
@@ -100,8 +108,18 @@ class CheckpointOneStep(OneStep):
             network,
             Prompts(load_text, release=release, first=first),
             native_size=int(config.sample_size) * network.shrink,
+            painter=Painter(
+                network,
+                recorder=CudaGraph if captured else None,
+                compile=compile,
+                log=log,
+                note=note,
+            ),
         )
         engine.log = log or engine.log
+        if place.type == "cuda":
+            # Pictures may be painted on another stream than the weights were brought on.
+            torch.cuda.current_stream(place).synchronize()
         if found.step.caution is not None:
             engine.log.warning("model %s: %s", name, found.step.caution)
         return engine
@@ -137,6 +155,25 @@ class CheckpointOneStep(OneStep):
         return str(self.network.dtype).removeprefix("torch.")
 
     @property
+    def device(self) -> str:
+        """See `OneStep.device`."""
+        return str(self.network.device)
+
+    @property
+    def takes_tensors(self) -> bool:
+        """Always."""
+        return True
+
+    def close(self) -> None:
+        """See `OneStep.close`."""
+        self.painter.close()
+
+    def warm_up(self, width: int, height: int, *, batch: int = 1) -> None:
+        """See `OneStep.warm_up`; waits for the recording, too, but not for a compiler."""
+        super().warm_up(width, height, batch=batch)
+        self.painter.await_capture(batch, height, width)
+
+    @property
     def sees_picture(self) -> bool:
         """Whether there is a ControlNet."""
         return bool(self.controls)
@@ -162,7 +199,11 @@ class CheckpointOneStep(OneStep):
         Raises:
             ValueError: As when setting `prompt`.
         """
-        return self._prompts.embed(prompt, blend=self._blend)
+        embedding = self._prompts.embed(prompt, blend=self._blend)
+        if self.network.device.type == "cuda":
+            # Computed on this thread's stream, and used on that of the pictures.
+            torch.cuda.current_stream(self.network.device).synchronize()
+        return embedding
 
     def prefetch(self, prompt: str) -> None:
         """See `OneStep.prefetch`."""
@@ -178,7 +219,7 @@ class CheckpointOneStep(OneStep):
         It is drawn on the CPU, as diffusers does with a generator of the CPU, so that a seed means
         the same everywhere; and always in float32, where diffusers draws in the model's own type.
         """
-        return self._painter.noise(self._noises, width, height)
+        return self.painter.noise(self._noises, width, height)
 
     def condition(self, width: int, height: int) -> Condition:
         """The prompt's condition for a size in pixels."""
@@ -265,7 +306,7 @@ class CheckpointOneStep(OneStep):
         return self._prompted
 
     def _draw(self, seed: int, shape: tuple[int, ...]) -> Tensor:
-        return self._painter.draw(seed, shape)
+        return self.painter.draw(seed, shape)
 
     def _prepare(self, batch: int, height: int, width: int) -> None:
         self.noise(width, height)
@@ -278,17 +319,31 @@ class CheckpointOneStep(OneStep):
     def _paint_jobs(self, jobs: Sequence[Job]) -> None:
         height, width = jobs[0].image.shape[:2]
         self._warn(width, height)
-        parts = [
-            Part(one.settings, as_tensor(one.image), past=one.past, share=one.share) for one in jobs
-        ]
-        with in_words(f"no memory for pictures of {width}x{height}"), torch.inference_mode():
-            made = self._painter.paint(parts)
+        device = self.network.device
+        with self._memory_for(width, height):
+            streams.before(jobs, device)
+            parts = [
+                Part(one.settings, edge.upload(one.image, device), past=one.past, share=one.share)
+                for one in jobs
+            ]
+            made = self.painter.paint(parts)
+            # Copies, since a captured picture's own are overwritten by the next.
+            finite = made.finite.clone()
             for index, job in enumerate(jobs):
-                put(made.levels[index], job.out)
+                if isinstance(job.out, Tensor):
+                    job.out.copy_(made.levels[index])
                 if job.share:
-                    # A copy: a captured picture's own are overwritten by the next.
                     job.latents = made.latents[index : index + 1].clone()
-                job.finite = bool(made.finite[index])
+                job.finite = finite[index]
+            streams.after(jobs, device)
+            on_host = [n for n, job in enumerate(jobs) if not isinstance(job.out, Tensor)]
+            for n, levels in zip(
+                on_host, edge.download([made.levels[n] for n in on_host]), strict=True
+            ):
+                np.copyto(jobs[n].out, levels)
+            for job in jobs:
+                if device.type != "cuda" or not isinstance(job.out, Tensor):
+                    job.finite = bool(job.finite)
 
     def _paint(self, image: Bytes, control: Bytes | None, out: Bytes, settings: Settings) -> None:
         height, width = image.shape[1:3]
@@ -297,13 +352,23 @@ class CheckpointOneStep(OneStep):
             raise ValueError(
                 f"model {self.name} was loaded without a ControlNet: a control picture needs one"
             )
-        guide = torch.from_numpy(image if control is None else control)
-        with in_words(f"no memory for pictures of {width}x{height}"), torch.inference_mode():
-            made = self._painter.paint([Part(settings, one) for one in guide])
-            put(made.levels, out)
+        guide = image if control is None else control
+        with self._memory_for(width, height):
+            device = self.network.device
+            made = self.painter.paint([Part(settings, edge.upload(one, device)) for one in guide])
+            np.copyto(out, edge.download([made.levels])[0])
             fine = bool(made.finite.all())
         if not fine:
             raise SpoiledPictureError(self._spoiled())
+
+    @contextmanager
+    def _memory_for(self, width: int, height: int) -> Iterator[None]:
+        try:
+            with in_words(f"no memory for pictures of {width}x{height}"), torch.inference_mode():
+                yield
+        except MemoryError:
+            self.painter.save_memory()
+            raise
 
     def _warn(self, width: int, height: int) -> None:
         if (width, height) not in self._warned:
@@ -367,16 +432,12 @@ def _listed(control: str | Path | Sequence[str | Path] | None) -> list[str | Pat
     return [control] if isinstance(control, str | Path) else list(control)
 
 
-def as_tensor(picture: Any) -> Tensor:
-    """A picture as a tensor where it is; a copy of an array with read-only memory or gaps."""
-    if isinstance(picture, Tensor):
-        return picture
-    return torch.from_numpy(np.require(picture, requirements=("C", "W")))
+def capture_on(device: str, capture: str) -> bool:
+    """Whether pictures are captured on a device.
 
-
-def put(levels: Tensor, out: Any) -> None:
-    """Writes a picture, or several, to a tensor or an array."""
-    if isinstance(out, Tensor):
-        out.copy_(levels)
-    else:
-        np.copyto(out, levels.cpu().numpy())
+    Raises:
+        ValueError: `capture` is neither `auto` nor `off`.
+    """
+    if capture not in ("auto", "off"):
+        raise ValueError(f"unknown capture {capture!r}; known are auto and off")
+    return capture == "auto" and device.startswith("cuda")

@@ -1,0 +1,144 @@
+"""Recordings by size: made in the background, kept while they are used."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Final, Generic, Protocol, TypeVar
+
+KEPT: Final = 4
+"""recordings that stay in memory; the one unused for longest goes first"""
+
+
+class Entry(Protocol):
+    """What is kept."""
+
+    def retire(self) -> None:
+        """Waits until no device works with it any more; afterwards it is let go of."""
+        ...
+
+
+K = TypeVar("K", bound=Hashable)
+E = TypeVar("E", bound=Entry)
+
+
+class Captures(Generic[K, E]):
+    """Makes entries in a thread of its own, the one asked for last first, and keeps a few.
+
+    Whoever asks goes on without until his entry is there. What cannot be made is said once, and
+    not tried again.
+
+    Args:
+        what: Names what is made under a key, for the log.
+        log: Receives warnings.
+        kept: Entries at most.
+    """
+
+    def __init__(
+        self, what: Callable[[K], str], *, log: logging.Logger | None = None, kept: int = KEPT
+    ) -> None:
+        self.log = log or logging.getLogger("nodes.sdxs")
+        self._what = what
+        self._kept = kept
+        self._ready: OrderedDict[K, E] = OrderedDict()
+        self._failed: dict[K, str] = {}
+        self._wanted: tuple[K, Callable[[], E]] | None = None
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def get(self, key: K, make: Callable[[], E]) -> E | None:
+        """What is kept under a key; None if it is not there yet.
+
+        Args:
+            key: Of it.
+            make: Makes it, in another thread.
+        """
+        with self._changed:
+            found = self._ready.get(key)
+            if found is not None:
+                self._ready.move_to_end(key)
+                return found
+            if not self._closed and key not in self._failed:
+                self._wanted = key, make
+                if self._thread is None:
+                    self._thread = threading.Thread(
+                        target=self._work, name="sdxs-capture", daemon=True
+                    )
+                    self._thread.start()
+        return None
+
+    def wait(self, key: K, *, seconds: float | None = None) -> bool:
+        """Waits until what was asked for is there, or has failed, or is no longer being made.
+
+        Returns:
+            Whether it is there.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: key in self._ready or self._thread is None, seconds)
+            return key in self._ready
+
+    @property
+    def keys(self) -> tuple[K, ...]:
+        """Of what is there, the one unused for longest first."""
+        with self._changed:
+            return tuple(self._ready)
+
+    @property
+    def failures(self) -> dict[K, str]:
+        """What could not be made, and why."""
+        with self._changed:
+            return dict(self._failed)
+
+    def clear(self) -> None:
+        """Lets go of all, to be made anew."""
+        with self._changed:
+            former = list(self._ready.values())
+            self._ready.clear()
+            self._failed.clear()
+        for one in former:
+            one.retire()
+
+    def close(self) -> None:
+        """Makes nothing any more, waits for what is being made, and lets go of all."""
+        with self._changed:
+            self._closed, self._wanted = True, None
+            self._changed.wait_for(lambda: self._thread is None)
+        self.clear()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                wanted, self._wanted = self._wanted, None
+                if wanted is None:
+                    self._thread = None
+                    self._changed.notify_all()
+                    return
+            key, make = wanted
+            # Asked for again while it was being made.
+            if key not in self._ready and key not in self._failed:
+                self._make(key, make)
+
+    def _make(self, key: K, make: Callable[[], E]) -> None:
+        former: list[E] = []
+        try:
+            made = make()
+        except Exception as error:  # whatever a compiler or a driver comes up with
+            reason = str(error).strip().split("\n", 1)[0] or type(error).__name__
+            self.log.warning("%s: %s; pictures go on without", self._what(key), reason)
+            with self._changed:
+                self._failed[key] = reason
+                self._changed.notify_all()
+            return
+        with self._changed:
+            if self._closed:
+                former.append(made)
+            else:
+                self._ready[key] = made
+            while len(self._ready) > self._kept:
+                former.append(self._ready.popitem(last=False)[1])
+            self._changed.notify_all()
+        for one in former:
+            one.retire()
