@@ -60,6 +60,7 @@ class Context(Protocol):
         incarnation: 1 for the first start of the node in this run, 2 after a restart, and so on.
         input_names: names of the inputs in the order of the graph, the leading one first.
         wants_audio: for a source, whether some sink will take audio packets.
+        alone: for a sink, whether it is the only one, so that no other waits when it waits.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Context(Protocol):
     incarnation: int
     input_names: tuple[str, ...]
     wants_audio: bool
+    alone: bool
 
     def allocate(
         self,

@@ -44,6 +44,7 @@ class SoloContext:
         wants_audio: bool = False,
         input_names: tuple[str, ...] = ("in",),
         incarnation: int = 1,
+        alone: bool = True,
     ) -> None:
         self.name = name
         self.log = logging.getLogger(f"streamer.node.{name}")
@@ -54,6 +55,7 @@ class SoloContext:
         self.incarnation = incarnation
         self.input_names = input_names
         self.wants_audio = wants_audio
+        self.alone = alone
         self.dropped: Counter[Drop] = Counter()
         self.sent: list[Header] = []
         self.notes: list[str] = []

@@ -80,6 +80,7 @@ class RuntimeContext:
             link.input for link in plan.inputs(node.name) if link.media == "video"
         )
         self.wants_audio = node.wants_audio
+        self.alone = sum(other.role == "sink" for other in plan.nodes) == 1
         self.device: Device | None = None
         """GPU that its frames lie on"""
         self.withheld = False
