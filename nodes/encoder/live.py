@@ -43,7 +43,8 @@ class LiveOutput:
     Where pictures come from a live source, nothing here waits for the server: without a
     connection they are dropped. Pictures of a file wait instead, and only those that were under
     way when the connection broke are lost, and those for which there is none when the run is
-    stopped.
+    stopped. But other outputs of the file wait along with them, and that no longer than a server
+    may take to answer: from then on this output goes without, until it has a connection again.
 
     Args:
         output: the server's address.
@@ -84,6 +85,8 @@ class LiveOutput:
         self._gate = SoundGate(lead=_LEAD, patience=None)
         self._begun: Fraction | None = None
         self._leave_until: float | None = None
+        self._waits_since: float | None = None
+        self._said = False
         self._connection.start()
 
     def picture(self, frame: Frame) -> None:
@@ -173,12 +176,28 @@ class LiveOutput:
         while True:
             self._try()
             if self._connection.phase is Phase.OPEN:
+                self._waits_since, self._said = None, False
                 if not self._connection.congested:
                     return
-            elif self._taking_leave():
+            elif self._taking_leave() or self._holding_up():
                 return
             self._context.alive()
             self._connection.look(min(self._connection.patience() or 0.05, 0.05))
+
+    def _holding_up(self) -> bool:
+        """Whether other outputs have waited along with this one for long enough."""
+        now = time.monotonic()
+        if self._waits_since is None:
+            self._waits_since = now
+        if now - self._waits_since < self._params.timeout:
+            return False
+        if not self._said:
+            self._said = True
+            what = "wait for it" if self._context.alone else "go to the other outputs without it"
+            self._context.log.warning(
+                "%s is not there: pictures of the file %s", self._output.shown, what
+            )
+        return not self._context.alone
 
     def _taking_leave(self) -> bool:
         """Whether the run has been stopped, and nothing is waited for any more."""

@@ -110,6 +110,30 @@ def test_a_recording_goes_on_beside_a_push_that_is_refused(
     assert "hidden" not in output + json.dumps(report)
 
 
+def test_a_recording_of_a_file_is_made_although_the_server_beside_it_never_comes(
+    started: Callable[..., Popen[str]], tmp_path: Path
+) -> None:
+    clip = tmp_path / "clip.mp4"
+    make_flashing_clip(clip, seconds=4)
+    (tmp_path / "graph.yaml").write_text(
+        "version: 1\n"
+        "nodes:\n"
+        "  source: {uses: decoder, with: {url: clip.mp4}}\n"
+        "  push: {uses: encoder, from: source,"
+        f" with: {{url: 'rtsp://127.0.0.1:{free_port()}/live', timeout: 1}}}}\n"
+        "  file: {uses: encoder, from: source, with: {url: out.mkv}}\n"
+    )
+    run = started("run", tmp_path / "graph.yaml", "--report", tmp_path / "r.json")
+    output, _ = run.communicate(timeout=120)
+    assert run.returncode == 1, output
+    assert "is not there: pictures of the file go to the other outputs without it" in output
+    report = read_report(tmp_path / "r.json")
+    push, file = report["sinks"]["push"], report["sinks"]["file"]
+    assert file["delivered"] == file["captured"] == len(frames_of(clip))
+    assert push["dropped"] == {"disconnected": push["captured"]}
+    assert "the connection was refused" in report["errors"][0]
+
+
 def test_a_run_outlasts_the_server_that_it_pushes_to(
     started: Callable[..., Popen[str]],
     serve: Callable[..., Recorder],

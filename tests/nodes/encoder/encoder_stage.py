@@ -28,12 +28,13 @@ class Stage:
         url: str,
         *,
         live: bool = True,
+        alone: bool = True,
         step: float = 0.04,
         sound: bool = False,
         noise: tuple[int, int] | None = None,
         **params,
     ) -> None:
-        self.context = SoloContext(live=live)
+        self.context = SoloContext(live=live, alone=alone)
         self.encoder = solo(Encoder, context=self.context, url=url, **params)
         self.shown = 0
         self._step = step

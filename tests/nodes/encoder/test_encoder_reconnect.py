@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from encoder_media import MILLI, feed, frames
+from encoder_media import MILLI, encode, feed, frames
 from encoder_sound import compressed, flashes, record
 from encoder_stage import Stage, closing
 from test_encoder_live import Player, free_port, wait_for_listener
@@ -268,6 +268,35 @@ def test_pictures_of_a_file_wait_for_the_server_and_none_is_lost():
     pushing.join()
     assert len(seen.levels) == len(context.sent) == 100
     assert not context.dropped
+
+
+def test_other_outputs_of_a_file_do_not_wait_for_ever_for_a_server(on_stage, caplog):
+    url = f"tcp://127.0.0.1:{free_port()}"
+    stage = on_stage(url, live=False, alone=False, timeout=1)
+    stage.play(lambda: stage.lost >= 10)
+    assert f"{url} is not there: pictures of the file go to the other outputs" in caplog.text
+    player = Player(url + "?listen", wanted=20, probesize="5000")
+    wait_for_listener(url)
+    stage.play(lambda: not player.playing)
+    assert len(player.result().levels) >= 20
+    stage.end()
+    assert stage.sent >= 20
+
+
+def test_that_pictures_of_a_file_wait_for_a_server_is_said(caplog):
+    url = f"tcp://127.0.0.1:{free_port()}"
+    context = SoloContext()
+    pushing = threading.Thread(target=lambda: encode(url, flashes(), context=context, timeout=0.3))
+    pushing.start()
+    for _ in range(4000):
+        if "pictures of the file wait for it" in caplog.text:
+            break
+        pushing.join(0.01)
+    player = Player(url + "?listen", wanted=10_000, probesize="50000")
+    assert len(player.result().levels) == 100
+    pushing.join()
+    assert not context.dropped
+    assert "pictures of the file wait for it" in caplog.text
 
 
 def test_pictures_of_a_file_do_not_wait_for_the_server_of_a_run_that_is_stopped(on_stage):
