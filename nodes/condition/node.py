@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from nodes.condition.depth import Depth
+    from nodes.condition.on_gpu import Drawer
     from nodes.condition.settings import Setting
 
     Bytes = npt.NDArray[np.uint8]
@@ -39,7 +40,9 @@ class Condition(streamer.Transform[ConditionParams]):
     # Of YUV the luminance is there already. Depth sees colours, for which YUV is converted.
     accepts = ("yuv420p", "nv12", "rgb24", "bgr24", "gray")
     emits = _EMITS
+    memory = ("cuda", "host")
     _extractor: Extractor | None = None
+    _drawer: Drawer | None = None
     _depth: Depth | None = None
 
     def open(self) -> None:
@@ -68,6 +71,12 @@ class Condition(streamer.Transform[ConditionParams]):
             self._extractor.change(params.settings(), invert=params.invert)
         else:
             self._extractor = prepared
+            if self._device != "cpu":
+                import torch
+
+                # It was made in another thread, on the stream that is the default one there.
+                default = torch.cuda.default_stream(self._device)
+                torch.cuda.current_stream(self._device).wait_stream(default)
         super().update(params, prepared)
 
     def process(self, frame: streamer.Frame) -> streamer.Frame:
@@ -79,7 +88,12 @@ class Condition(streamer.Transform[ConditionParams]):
         assert self._extractor is not None, "open() comes first"
         made = self.context.allocate(frame.width, frame.height, self._format, like=frame.header)
         try:
-            _show(self._extractor.picture(self._seen(frame)), made.numpy())
+            if made.memory == "host":
+                _show(self._extractor.picture(self._seen(frame)), made.numpy())
+            elif self._device == f"cuda:{self.context.gpu}":
+                self._draw_there(made, frame)
+            else:
+                self._send(made, self._extractor.picture(self._seen(frame)))
         except BaseException:
             made.release()
             raise
@@ -87,7 +101,7 @@ class Condition(streamer.Transform[ConditionParams]):
 
     def close(self) -> None:
         """Frees the model and the GPU's memory."""
-        self._extractor = self._depth = None
+        self._extractor = self._depth = self._drawer = None
 
     def _made(self, params: ConditionParams) -> Extractor:
         settings = params.settings()
@@ -101,6 +115,25 @@ class Condition(streamer.Transform[ConditionParams]):
         from nodes.condition.on_torch import TorchExtractor
 
         return TorchExtractor(settings, invert=params.invert, device=self._device, depth=depth)
+
+    def _draw_there(self, made: streamer.Frame, frame: streamer.Frame) -> None:
+        from nodes.condition.on_gpu import Drawer
+        from nodes.condition.on_torch import TorchExtractor
+        from streamer import gpu
+
+        assert self.context.gpu is not None, "else the slot would be in host memory"
+        assert isinstance(self._extractor, TorchExtractor)
+        if self._drawer is None:
+            self._drawer = Drawer(gpu.device(self.context.gpu))
+        self._drawer.draw(made, frame, self._extractor, colours="depth" in _kinds(self.params))
+
+    def _send(self, made: streamer.Frame, drawn: Bytes) -> None:
+        """Writes what was drawn elsewhere, as `device` has it, into a slot on the node's GPU."""
+        import numpy as np
+
+        shown = np.empty((*drawn.shape, 3) if made.format == "rgb24" else drawn.shape, np.uint8)
+        _show(drawn, shown)
+        made.write(shown)
 
     def _seen(self, frame: streamer.Frame) -> Bytes:
         """What there is to draw from: luminance (H, W) or red, green and blue (H, W, 3)."""

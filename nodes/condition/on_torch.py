@@ -112,10 +112,13 @@ class TorchExtractor:
         """
         # A received frame's memory is read-only, which torch would warn of: that is copied.
         pixels = torch.from_numpy(np.require(picture, requirements=("C", "W")))
-        pixels = pixels.to(self._inverted.device)
-        planes = pixels[None, None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)[None]
-        drawn: Bytes = self(planes)[0, 0].cpu().numpy()
+        drawn: Bytes = self.drawn(pixels.to(self._inverted.device)).cpu().numpy()
         return drawn
+
+    def drawn(self, pixels: Tensor) -> Tensor:
+        """As `picture`, of and on the extractor's own device."""
+        planes = pixels[None, None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)[None]
+        return self(planes)[0, 0]
 
     def _marks(self, index: int, pixels: Tensor, image: Tensor) -> Tensor:
         kind, low, high = self._kinds[index], self._low[index], self._high[index]

@@ -29,15 +29,22 @@ def simulated_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
     assert simulated.used(folder) == 0
 
 
-@pytest.fixture(params=["simulated", pytest.param("real", marks=pytest.mark.gpu)])
-def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Device:
-    """A GPU, each in turn."""
-    if request.param == "simulated":
-        request.getfixturevalue("simulated_gpu")
-        return gpu.device(0)
+@pytest.fixture
+def real_gpu(monkeypatch: pytest.MonkeyPatch) -> Device:
+    """A GPU, by CuPy."""
     monkeypatch.delenv(gpu.SIMULATED, raising=False)
     monkeypatch.setattr(gpu, "_devices", {})
     try:
         return gpu.device(0)
     except DeviceError as error:
         pytest.skip(f"needs an NVIDIA GPU with CuPy: {error}")
+
+
+@pytest.fixture(params=["simulated", pytest.param("real", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> Device:
+    """A GPU, each in turn."""
+    if request.param == "real":
+        real: Device = request.getfixturevalue("real_gpu")
+        return real
+    request.getfixturevalue("simulated_gpu")
+    return gpu.device(0)

@@ -164,16 +164,14 @@ def test_a_missing_driver_is_a_reason_and_no_traceback(tmp_path, monkeypatch):
     ("codec", "form"), [("libx264", "yuv420p"), ("libx265", "yuv420p"), ("libx265", "yuv420p10le")]
 )
 def test_the_gpus_decoder_gives_what_the_cpu_does(
-    tmp_path, device, monkeypatch, codec, form, wanted
+    tmp_path, real_gpu, monkeypatch, codec, form, wanted
 ):
-    if device.name == "Simulated GPU":
-        pytest.skip("needs a GPU that decodes")
     path = clip(tmp_path / "clip.mp4", size=(320, 240), codec=codec, form=form, count=30)
-    context = OnGpu(device, wanted=(wanted,))
-    before = device.copied[Copy.TO_DEVICE]
+    context = OnGpu(real_gpu, wanted=(wanted,))
+    before = real_gpu.copied[Copy.TO_DEVICE]
     on_gpu = played(path, context, hwaccel="cuda")
     assert context.counts[Count.HARDWARE] == 30
-    assert device.copied[Copy.TO_DEVICE] == before  # nothing goes up
+    assert real_gpu.copied[Copy.TO_DEVICE] == before  # nothing goes up
     on_cpu = played(path, SoloContext(wanted=(wanted,)))
     for (header, pixels, memory), (expected_header, expected, _) in zip(
         on_gpu, on_cpu, strict=True
@@ -186,12 +184,10 @@ def test_the_gpus_decoder_gives_what_the_cpu_does(
 
 
 @pytest.mark.gpu
-def test_what_the_gpus_decoder_does_not_take_is_an_error_where_it_is_asked_for(tmp_path, device):
-    if device.name == "Simulated GPU":
-        pytest.skip("needs a GPU that decodes")
+def test_what_the_gpus_decoder_does_not_take_is_an_error_where_it_is_asked_for(tmp_path, real_gpu):
     path = clip(tmp_path / "clip.mkv", codec="ffv1")
     with pytest.raises(SourceError, match="the GPU decodes none of its codecs"):
-        solo(Decoder, context=OnGpu(device), url=str(path), hwaccel="cuda")
-    context = OnGpu(device, wanted=("yuv420p",))
+        solo(Decoder, context=OnGpu(real_gpu), url=str(path), hwaccel="cuda")
+    context = OnGpu(real_gpu, wanted=("yuv420p",))
     assert len(played(path, context)) == 5
     assert context.counts[Count.HARDWARE] == 0

@@ -135,16 +135,16 @@ def nvenc(device) -> bool:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("format", ["rgb24", "yuv420p", "nv12"])
-def test_the_gpus_encoder_reads_its_memory(tmp_path, device, format):
-    if device.name == "Simulated GPU" or not nvenc(device):
+def test_the_gpus_encoder_reads_its_memory(tmp_path, real_gpu, format):
+    if not nvenc(real_gpu):
         pytest.skip("needs a GPU that encodes")
-    before = device.copied[Copy.TO_HOST]
-    context = OnGpu(device)
+    before = real_gpu.copied[Copy.TO_HOST]
+    context = OnGpu(real_gpu)
     size = (320, 240)
     path = encoded(
-        tmp_path / "film.mp4", context, format, device=device, size=size, codec="h264_nvenc"
+        tmp_path / "film.mp4", context, format, device=real_gpu, size=size, codec="h264_nvenc"
     )
-    assert device.copied[Copy.TO_HOST] == before  # nothing comes down
+    assert real_gpu.copied[Copy.TO_HOST] == before  # nothing comes down
     assert context.counts[Count.HARDWARE] == COUNT
     like = encoded(tmp_path / "like.mp4", SoloContext(), format, size=size, codec="libx264")
     (pictures, tags), (expected, expected_tags) = shown(path), shown(like)

@@ -22,15 +22,13 @@ class Heap(np.ndarray):
         self[...] = function(*(np.asarray(source) for source in sources))
 
 
-def both(device, make, shape, *arrays):
+def both(real_gpu, make, shape, *arrays):
     """What `make` gives by the device and by the twin."""
-    if device.name == "Simulated GPU":
-        pytest.skip("needs an NVIDIA GPU with CuPy: the simulated one is the twin itself")
     if twin.compiler() is None:
         pytest.skip("needs g++ for the kernels' twin")
     import cupy
 
-    device.stream()
+    real_gpu.stream()
     out, expected = cupy.zeros(shape, cupy.uint8), np.zeros(shape, np.uint8).view(Heap)
     make(out, *(cupy.asarray(array) for array in arrays))
     make(expected, *arrays)
@@ -38,12 +36,12 @@ def both(device, make, shape, *arrays):
 
 
 @pytest.mark.parametrize("colour", COLOURS, ids=str)
-def test_colours(device, colour):
+def test_colours(real_gpu, colour):
     rgb = np.random.default_rng(3).integers(0, 256, (98, 130, 3), dtype=np.uint8)
     yuv = np.random.default_rng(4).integers(0, 256, (147, 130), dtype=np.uint8)
     for format in ("nv12", "yuv420p"):
         down, expected = both(
-            device,
+            real_gpu,
             lambda out, a, f=format: pictures.convert_to_rgb(
                 out, Picture.of(a, f, 130, 98), colour
             ),
@@ -52,7 +50,7 @@ def test_colours(device, colour):
         )
         assert (down == expected).all()
         down, expected = both(
-            device,
+            real_gpu,
             lambda out, a, f=format: pictures.convert_to_yuv(
                 out, f, Picture.of(a, "rgb24", 130, 98), colour
             ),
@@ -65,7 +63,7 @@ def test_colours(device, colour):
 @pytest.mark.parametrize("size", [(64, 48), (130, 98), (300, 212), (64, 212)])
 @pytest.mark.parametrize("format", ["rgb24", "gray", "nv12"])
 @pytest.mark.parametrize("source", ["rgb24", "rgba", "yuv420p"])
-def test_scaling(device, source, format, size):
+def test_scaling(real_gpu, source, format, size):
     if format == "nv12" and source != "yuv420p":
         pytest.skip("YUV is scaled from YUV")
     colour = Colour("bt709", False)
@@ -77,7 +75,7 @@ def test_scaling(device, source, format, size):
     }[source]
     width, height = size
     down, expected = both(
-        device,
+        real_gpu,
         lambda out, a: pictures.scale(
             out, format, size, Picture.of(a, source, 130, 98),
             part=Rect(6, 8, 100, 80), target=Rect(4, 2, width - 8, height - 6), colour=colour,
