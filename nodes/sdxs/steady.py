@@ -9,19 +9,19 @@ let the noise turn slowly from one seed's to the next's. The effect of each is m
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import cv2
 import numpy as np
 
-from nodes.sdxs.engine import Bytes, OneStep, SpoiledPictureError
+from nodes.sdxs.engine import OneStep, SpoiledPictureError
+from nodes.sdxs.jobs import Job, Picture
+from nodes.sdxs.on_arrays import OnArrays
+
+if TYPE_CHECKING:
+    from nodes.sdxs.on_tensors import OnTensors
 
 STRONGEST_FEEDBACK: Final = 0.35
 """share of the past beyond which pictures smear into each other"""
-MOVED: Final = 16.0
-"""mean change of a patch of the source in grey levels at which nothing of the past is left in it"""
-LOOK_EVERY: Final = 4
-"""pixels along each side, one of which is compared, to see whether the source has changed"""
 
 
 class Outcome(Enum):
@@ -51,6 +51,9 @@ class Steady:
             memory has run out.
         halvings: how often the size has been halved.
         drift: pictures in which the noise turns from one seed's to the next's; 0 holds it fixed.
+        trouble: the error behind the latest picture that was spoiled.
+        spoiled: pictures so far that were not finite and were known for it only after their call,
+            as those of a GPU are: in their place is the last good result, or black.
     """
 
     def __init__(self, engine: OneStep) -> None:
@@ -61,9 +64,11 @@ class Steady:
         self.smaller = False
         self.halvings = 0
         self.trouble: Exception | None = None
-        self._source: np.ndarray[Any, np.dtype[np.int16]] | None = None
-        self._before: Bytes | None = None
-        self._result: Bytes | None = None
+        self.spoiled = 0
+        self._on: OnArrays | OnTensors = OnArrays()
+        self._source: Any = None
+        self._before: Any = None
+        self._result: Any = None
         self._latents: Any = None
         self._painted = 0
         self._settings: tuple[object, ...] = ()
@@ -77,12 +82,13 @@ class Steady:
         self.engine, self.halvings = engine, 0
         self.forget()
 
-    def __call__(self, image: Bytes, out: Bytes) -> Outcome:
+    def __call__(self, image: Picture, out: Picture) -> Outcome:
         """Paints the next picture, or shows the last good result again.
 
         Args:
-            image: uint8 RGB, height × width × 3.
-            out: receives the result, of the same shape; shares no memory with `image`.
+            image: uint8 RGB, height × width × 3: an array, or a tensor on the engine's device
+                where it takes tensors.
+            out: receives the result, of the same kind and shape; shares no memory with `image`.
 
         Returns:
             What `out` holds; `trouble` is the error behind `SPOILED`.
@@ -92,18 +98,19 @@ class Steady:
             SpoiledPictureError: likewise, where there is no result to show again.
             MemoryError: likewise.
         """
+        on = self._on_kind(image)
         if self._result is not None and self._result.shape != image.shape:
             self.forget()
+        self._count_spoiled()
         engine = self.engine
         settings = (
             *(engine.name, engine.prompt, engine.conditioning_scale),
             *(engine.seed, engine.seeds, engine.blend),
         )
         changed, self._settings = settings != self._settings, settings
-        look = image[::LOOK_EVERY, ::LOOK_EVERY].astype(np.int16) if self.similar else None
-        if look is not None and not changed and self._hardly_differs(look):
-            assert self._result is not None
-            np.copyto(out, self._result)
+        look = on.look(image) if self.similar else None
+        if look is not None and self._hardly_differs(look) and not changed:
+            on.put(self._result, out)
             return Outcome.REPEATED
         self._source = look
         engine.turn = self._painted / self.drift if self.drift else 0.0
@@ -115,63 +122,92 @@ class Steady:
             self._before = self._latents = self._source = None
             if self._result is None:
                 raise
-            np.copyto(out, self._result)
+            on.put(self._result, out)
             return Outcome.SPOILED
         if self._result is None:
-            self._result = np.empty_like(out)
-        np.copyto(self._result, out)
+            self._result = on.like(out)
+        on.put(out, self._result)
         return Outcome.PAINTED
 
-    def _paint_what_fits(self, image: Bytes, out: Bytes) -> None:
+    def _on_kind(self, image: Picture) -> Any:
+        """What works on pictures of this kind; with another kind all begins anew."""
+        if isinstance(image, np.ndarray):
+            if not isinstance(self._on, OnArrays):
+                self._on = OnArrays()
+                self.forget()
+        elif isinstance(self._on, OnArrays):
+            from nodes.sdxs.on_tensors import OnTensors
+
+            self._on = OnTensors(image.device)
+            self.forget()
+        return self._on
+
+    def _count_spoiled(self) -> None:
+        late = self._on.spoiled_before()
+        if late:
+            self.spoiled += late
+            self.trouble = SpoiledPictureError(
+                f"model {self.engine.name} gave numbers that are not finite"
+            )
+            # What the pictures since then have of them is spoiled, too.
+            self._latents = self._source = None
+
+    def _paint_what_fits(self, image: Picture, out: Picture) -> None:
         """Paints at the full size, or at the first half of it for which there is memory."""
+        on: Any = self._on
         while True:
-            size = self._size(image)
+            width, height = self._size(image)
             try:
                 if not self.halvings:
                     self._paint(image, out)
                     return
-                shrunk = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-                small = np.asarray(shrunk, np.uint8)
-                made = np.empty_like(small)
-                self.engine(small, out=made)
-                whole = (image.shape[1], image.shape[0])
-                np.copyto(out, cv2.resize(made, whole, interpolation=cv2.INTER_CUBIC))
+                small = on.shrunk(image, width, height)
+                made = on.like(small)
+                self._job(small, made)
+                on.enlarge(made, out)
                 return
             except MemoryError:
-                if not self.smaller or min(size) < 4 * self.engine.multiple:
+                if not self.smaller or min(width, height) < 4 * self.engine.multiple:
                     raise
                 self.halvings += 1
 
-    def _size(self, image: Bytes) -> tuple[int, int]:
+    def _size(self, image: Picture) -> tuple[int, int]:
         """Width and height at which to paint: halved, and multiples of the engine's."""
         step = self.engine.multiple
         height, width = (max(1, (side >> self.halvings) // step) * step for side in image.shape[:2])
         return width, height
 
-    def _paint(self, image: Bytes, out: Bytes) -> None:
-        engine = self.engine
-        if self.feedback and engine.feeds_back_latents:
-            self._latents = engine.paint_after(image, out, past=self._latents, share=self.feedback)
+    def _paint(self, image: Picture, out: Picture) -> None:
+        if self.feedback and self.engine.feeds_back_latents:
+            job = self._job(image, out, past=self._latents, share=self.feedback)
+            self._latents = job.latents
             return
-        engine(image, out=out)
-        if self.feedback:
-            self._mix(image, out)
-        else:
-            self._before = self._latents = None
-
-    def _mix(self, image: Bytes, out: Bytes) -> None:
-        """Mixes the last result into `out` where the source has not changed."""
-        before, self._before = self._before, image.copy()
-        if before is None or self._result is None:
+        self._job(image, out)
+        self._latents = None
+        if not self.feedback:
+            self._before = None
             return
-        change = cv2.cvtColor(cv2.absdiff(image, before), cv2.COLOR_RGB2GRAY)
-        # Sensor noise differs from pixel to pixel, motion from one patch to the next.
-        patch = cv2.blur(change, (9, 9)).astype(np.float32)
-        share = self.feedback * np.clip(1 - patch / MOVED, 0, 1)[..., None]
-        np.copyto(out, np.rint(out + share * (self._result - out.astype(np.float32))), "unsafe")
+        on: Any = self._on
+        before, self._before = self._before, on.copy(image)
+        if before is not None and self._result is not None:
+            on.mix(image, before, self._result, out, self.feedback)
 
-    def _hardly_differs(self, look: np.ndarray[Any, np.dtype[np.int16]]) -> bool:
+    def _job(self, image: Picture, out: Picture, *, past: Any = None, share: float = 0.0) -> Job:
+        on: Any = self._on
+        settings = self.engine.snapshot()
+        job = Job(image, out, settings, past=past, share=share, stream=on.stream)
+        self.engine.paint_jobs([job])
+        result = (
+            self._result if self._result is not None and out.shape == self._result.shape else None
+        )
+        if on.spoiled(job.finite, out, result):
+            raise SpoiledPictureError(f"model {self.engine.name} gave numbers that are not finite")
+        return job
+
+    def _hardly_differs(self, look: Any) -> bool:
         if self._result is None or self._source is None or self._source.shape != look.shape:
             return False
         # Against the source of the last painted picture, so that slow changes add up.
-        return float(np.abs(look - self._source).mean()) <= self.similar
+        on: Any = self._on
+        difference = on.difference(look, self._source)
+        return difference is not None and difference <= self.similar

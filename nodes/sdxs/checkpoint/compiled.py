@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import tempfile
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,9 +20,11 @@ def cache_folder() -> Path:
 
     torch's own is in the folder for temporary files, which is emptied when the machine starts.
     """
-    given = os.environ.get(_CACHE)
-    if given:
-        return Path(given)
+    given = Path(os.environ.get(_CACHE, ""))
+    # torch writes its own choice into the environment where there is none.
+    chosen = given.name.startswith("torchinductor_") and given.parent == Path(tempfile.gettempdir())
+    if given.name and not chosen:
+        return given
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "streamer" / "inductor"
 
@@ -36,7 +39,7 @@ def compiled(network: Network, *, backend: str = "inductor") -> Network:
         network: Stays as it is.
         backend: Of torch.compile.
     """
-    os.environ.setdefault(_CACHE, str(cache_folder()))
+    os.environ[_CACHE] = str(cache_folder())
     fast = copy.copy(network)
     for part in ("residuals", "predict", "decode"):
         whole: Any = torch.compile(getattr(network, part), dynamic=False, backend=backend)
