@@ -79,7 +79,7 @@ class RunFolder:
 def descriptions() -> Iterator[tuple[Path, dict[str, Any]]]:
     """Folders of this user's runs that go on, and what is written there of each."""
     for path in _folders():
-        if _lock_is_held(path):
+        if goes_on(path):
             with contextlib.suppress(OSError, ValueError):
                 about = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
                 if isinstance(about, dict):
@@ -147,7 +147,8 @@ def _lock(path: str, how: int) -> int | None:
     return None
 
 
-def _lock_is_held(path: Path) -> bool:
+def goes_on(path: Path) -> bool:
+    """Whether the run that a folder belongs to has not ended, however it stands."""
     try:
         lock = _lock(os.fspath(path), fcntl.LOCK_SH)
     except OSError:

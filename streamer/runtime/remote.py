@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,15 @@ import zmq
 
 from streamer.errors import ParameterError, RunError, StreamerError
 from streamer.runtime.clients import clients_endpoint, pack, unpack
-from streamer.runtime.folder import descriptions
+from streamer.runtime.folder import descriptions, goes_on
 
 PATIENCE: Final = 30.0
 """seconds that a node may take to prepare a new value"""
-PROMPT: Final = 5.0
-"""seconds in which a run answers everything else; one that is stopped holds nobody up for longer"""
+BUSY: Final = 20.0
+"""seconds that a run may take to answer everything else: its machine may be overloaded"""
+GLANCE: Final = 0.5
+"""seconds without an answer after which its process is looked at, again and again"""
+_STOPPED: Final = ("T", "t")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,7 @@ class Remote:
 
         Raises:
             ParameterError: there is no such parameter.
-            RunError: the run has ended.
+            RunError: the run has ended, is stopped, or is too busy to answer.
         """
         return self._ask("get", path=path)["value"]
 
@@ -108,7 +112,7 @@ class Remote:
         Raises:
             ParameterError: there is no such parameter, it cannot change while the graph runs, or
                 the value is wrong. The former value holds.
-            RunError: the run has ended.
+            RunError: the run has ended, is stopped, or is too busy to answer.
         """
         return int(self._ask("set", path=path, value=value)["generation"])
 
@@ -133,13 +137,48 @@ class Remote:
         except (TypeError, ValueError, OverflowError) as error:
             raise ParameterError(f"this value cannot be sent: {error}") from None
         self._socket.send(request)
-        if not self._socket.poll(int((PATIENCE if kind == "set" else PROMPT) * 1000)):
-            raise RunError(f"{self.run} does not answer; it is stopped, too busy, or has ended")
+        self._wait(kind)
         answer, said = unpack(self._socket.recv())
         if answer == "error":
             refused = StreamerError if said["exit_status"] == 1 else ParameterError
             raise refused(said["text"])
         return said
 
+    def _wait(self, kind: str) -> None:
+        """Waits for the answer.
+
+        Raises:
+            RunError: none comes, with what is known of the reason.
+        """
+        patience = PATIENCE if kind == "set" else BUSY
+        until = time.monotonic() + patience
+        while (left := until - time.monotonic()) > 0:
+            if self._socket.poll(int(min(left, GLANCE) * 1000) + 1):
+                return
+            if not goes_on(self.run.folder) and not self._socket.poll(0):
+                raise RunError(f"{self.run} has ended")
+            if _state(self.run.pid) in _STOPPED:
+                raise RunError(
+                    f"{self.run} does not answer: it is stopped, by SIGSTOP or a debugger; "
+                    f"kill -CONT {self.run.pid} has it go on"
+                )
+        if kind == "set":
+            raise RunError(
+                f"{self.run} has not taken the change within {patience:.0f} s: its node still "
+                "prepares it, or is away, and may take it later; streamer status tells how it is"
+            )
+        raise RunError(
+            f"{self.run} has not answered within {patience:.0f} s, although its process runs: it "
+            "or this machine is too busy"
+        )
+
     def __repr__(self) -> str:
         return f"<Remote of {self.run}>"
+
+
+def _state(pid: int) -> str:
+    """The letter by which the kernel tells the state of a process; empty if there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
