@@ -187,6 +187,7 @@ _STYLES: Final = {
     "ready": "cyan",
     "restarting": "red",
     "resting": "red",
+    "failed": "red",
     Status.LIVE: "green",
     Status.RECONNECTING: "red",
     Status.FAILED: "red",
@@ -195,7 +196,7 @@ _STYLES: Final = {
 
 def _how(state: str, text: str, standing: Standing | None) -> Text:
     """A node's state, or how it stands with the outside where that says more."""
-    if standing is None or state not in ("opening", "ready", "running"):
+    if standing is None or state not in ("opening", "ready", "running", "failed"):
         return Text(text or state, style=_STYLES.get(state, "yellow"))
     style = _STYLES.get(standing.status, "yellow")
     if standing.status is Status.LIVE:

@@ -417,7 +417,7 @@ class Supervisor:
         if fields["retry"] and self._started and not self._draining:
             worker.spared = worker.spared or not fields["quick"]
             return  # its process ends by itself, and what becomes of it is decided then
-        worker.states[node] = "failed"
+        self._state(worker, node, "failed", "")
         self._standings.died((node,), message, again=False)
         self._close(node)
         self._give_up((node,), message, fields["exit_status"])
