@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -17,12 +18,20 @@ def get(
     path: Annotated[str, typer.Argument(metavar="NODE.KEY", help="As in style.prompt.")],
     run: Run = None,
 ) -> None:
-    """Print a parameter of a graph that runs."""
+    """Print a parameter of a graph that runs.
+
+    Passwords and other secrets in it are shown as \\*\\*\\*, which is said on standard error.
+    """
+    from streamer.masking import MASK
     from streamer.runtime.remote import Remote, choose
 
     with Remote(choose(run)) as remote:
         value = remote.get(path)
-    print(value if isinstance(value, str) else json.dumps(value))
+    text = value if isinstance(value, str) else json.dumps(value)
+    print(text)
+    if MASK in text:
+        said = f"streamer: {path}: {MASK} stands for a secret, which is never shown"
+        print(said, file=sys.stderr)
 
 
 def set_(

@@ -41,6 +41,7 @@ class Camera(streamer.Source):
 class Screen(streamer.Sink):
     class Params(streamer.Params):
         level: int = streamer_field(1)
+        address: str = ""
 
     def process(self, frame):
         self.context.viewers(3)
@@ -50,7 +51,7 @@ version: 1
 name: show
 nodes:
   camera: {uses: "status_nodes:Camera"}
-  screen: {uses: "status_nodes:Screen", from: camera, with: {level: 4}}
+  screen: {uses: "status_nodes:Screen", from: camera, with: {level: 4, address: "http://me:hush@h/x"}}
 """
 
 
@@ -118,23 +119,26 @@ def test_two_runs_of_one_name_are_told_apart(start: Callable[[], int], tmp_path:
     assert unclear.returncode == 2
     assert f"show (pid {one})" in unclear.stderr
     assert f"show (pid {two})" in unclear.stderr
-    assert cli("get", "screen.level", "--run", str(one), cwd=tmp_path).stdout == "4\n"
+    plain = cli("get", "screen.level", "--run", str(one), cwd=tmp_path)
+    assert (plain.stdout, plain.stderr) == ("4\n", "")
+    masked = cli("get", "screen.address", "--run", str(one), cwd=tmp_path)
+    assert masked.stdout == "http://***@h/x\n"
+    assert "screen.address: *** stands for a secret, which is never shown" in masked.stderr
 
 
 def test_a_run_that_is_stopped_hides_no_other(start: Callable[[], int], tmp_path: Path) -> None:
     frozen, other = start(), start()
     os.kill(frozen, signal.SIGSTOP)
     try:
-        began = time.monotonic()
         told = cli("status", cwd=tmp_path)
         unread = cli("get", "screen.level", "--run", str(frozen), cwd=tmp_path)
         alone = cli("status", str(frozen), cwd=tmp_path)
-        assert time.monotonic() - began < 30
     finally:
         os.kill(frozen, signal.SIGCONT)
     assert f"show (pid {other}), running" in told.stdout
     for done in (told, unread, alone):
-        assert f"show (pid {frozen}) does not answer; it is stopped" in done.stderr
+        assert f"show (pid {frozen}) does not answer: it is stopped" in done.stderr
+        assert f"kill -CONT {frozen}" in done.stderr
     assert (told.returncode, unread.returncode, alone.returncode) == (0, 1, 1)
 
 
