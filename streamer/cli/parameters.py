@@ -20,7 +20,7 @@ def get(
 ) -> None:
     """Print a parameter of a graph that runs.
 
-    Passwords and other secrets in it are shown as \\*\\*\\*, which is said on standard error.
+    Passwords and other secrets in it are shown as three stars, which standard error says.
     """
     from streamer.masking import MASK
     from streamer.runtime.remote import Remote, choose
