@@ -6,9 +6,11 @@ import ctypes
 import logging
 import sys
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import streamer
+from nodes.sdxs.device import chosen
 
 if TYPE_CHECKING:
     from nodes.sdxs.engine import OneStep
@@ -20,53 +22,79 @@ def differ(one: SdxsParams, other: SdxsParams) -> bool:
     return _identity(one) != _identity(other)
 
 
-def load(p: SdxsParams, *, gpu: int | None, log: logging.Logger) -> OneStep:
-    """Loads a model.
+def load(
+    p: SdxsParams,
+    *,
+    gpu: int | None,
+    log: logging.Logger,
+    alive: Callable[[], None],
+    note: Callable[[str], None],
+) -> OneStep:
+    """Loads a model, or takes the one that another node of this process has loaded.
 
     Args:
         p: says which.
         gpu: the node's, which it runs on unless `device` says otherwise.
         log: receives warnings.
+        note: told what is being done in the background.
+        alive: called about once a second while the model paints for others, and this node waits.
+
+    Returns:
+        An engine with settings of its own.
 
     Raises:
         ParameterError: a parameter does not fit the model.
         NodeError: files are missing, or there is no memory for it.
     """
-    from nodes.sdxs.engine import OneStep
+    from nodes.sdxs import batching
 
-    device = p.device
-    if device == "auto":
-        device = "cpu" if gpu is None else f"cuda:{gpu}"
-    try:
-        engine = OneStep.load(
-            p.model,
-            control=p.controls(),
-            lora=p.adapters(),
-            vae=p.vae,
-            text_encoder=p.text_encoder,
-            device=device,
-            dtype=p.dtype,
-            backend=p.backend,
-            threads=p.threads,
-            log=log,
-        )
-    except (ValueError, ImportError) as error:
-        raise streamer.ParameterError(f"the model {p.model} cannot be loaded: {error}") from error
-    except MemoryError as error:
-        raise streamer.NodeError(
-            f"there is no memory for the model {p.model}: {_reason(error)}"
-        ) from error
-    except FileNotFoundError as error:
-        # Its message names what is missing and how to get it.
-        raise streamer.NodeError(str(error)) from error
-    except OSError as error:
-        raise streamer.NodeError(f"model {p.model} cannot be read: {error}") from error
+    device = chosen(p.device, gpu)
+    # All that is given to `OneStep.load` tells models apart.
+    given: dict[str, Any] = {
+        "model": p.model,
+        "control": tuple(p.controls()),
+        "lora": tuple(p.adapters()),
+        "vae": p.vae,
+        "text_encoder": p.text_encoder,
+        "device": device,
+        "dtype": p.dtype,
+        "backend": p.backend,
+        "threads": p.threads,
+        "capture": p.capture,
+        "compile": p.compile == "on",
+    }
+    engine = batching.share(
+        tuple(given.items()),
+        lambda: _loaded(log=log, note=note, **given),
+        device=device,
+        together=p.batch == "auto",
+        alive=alive,
+        log=log,
+    )
     if not engine.sees_picture:
         log.warning(
             "model %s paints from its prompt alone: without `control` the video does not steer it",
             p.model,
         )
     return engine
+
+
+def _loaded(*, model: str, **given: Any) -> OneStep:
+    from nodes.sdxs.engine import OneStep
+
+    try:
+        return OneStep.load(model, **given)
+    except (ValueError, ImportError) as error:
+        raise streamer.ParameterError(f"the model {model} cannot be loaded: {error}") from error
+    except MemoryError as error:
+        raise streamer.NodeError(
+            f"there is no memory for the model {model}: {_reason(error)}"
+        ) from error
+    except FileNotFoundError as error:
+        # Its message names what is missing and how to get it.
+        raise streamer.NodeError(str(error)) from error
+    except OSError as error:
+        raise streamer.NodeError(f"model {model} cannot be read: {error}") from error
 
 
 def adjust(engine: OneStep, p: SdxsParams) -> None:
@@ -134,6 +162,14 @@ def try_out(engine: OneStep, p: SdxsParams, width: int, height: int) -> None:
         raise streamer.NodeError(
             f"the model {p.model} cannot paint {size} pixels: {error}"
         ) from None
+
+
+def tell(engine: OneStep, log: logging.Logger) -> None:
+    """Writes to the log how an engine has painted, if it has shared its model."""
+    from nodes.sdxs import batching
+
+    if (text := batching.summary(engine)) is not None:
+        log.info("%s", text)
 
 
 def free(former: list[OneStep]) -> None:

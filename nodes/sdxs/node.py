@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import streamer
-from nodes.sdxs import loading
+from nodes.sdxs import device, loading
 from nodes.sdxs.params import LoraParams, SdxsParams
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ class Sdxs(streamer.Transform[SdxsParams]):
     """Restyles pictures with SDXS, a one-step image-conditioned diffusion model."""
 
     Params = SdxsParams
+    memory = ("cuda", "host")
 
     def open(self) -> None:
         """Loads the model."""
@@ -29,7 +30,7 @@ class Sdxs(streamer.Transform[SdxsParams]):
         self._steady = Steady(self._ahead)
         self._set(self.params)
         self._size = self._seen = (0, 0)
-        self._spoiled = self._halvings = 0
+        self._spoiled = self._late = self._halvings = 0
 
     def prepare(self, params: SdxsParams) -> OneStep:
         """Loads another model beside the present one, or embeds another prompt.
@@ -55,6 +56,7 @@ class Sdxs(streamer.Transform[SdxsParams]):
         """Takes another prompt, scale, seed or model."""
         super().update(params, prepared)
         if prepared is not self._steady.engine:
+            loading.tell(self._steady.engine, self.context.log)
             # In a list, so that nothing here holds it any longer.
             former = [self._steady.engine]
             self._steady.take(prepared)
@@ -83,13 +85,23 @@ class Sdxs(streamer.Transform[SdxsParams]):
 
     def _loaded(self, params: SdxsParams) -> OneStep:
         self.context.note(f"loading the model {params.model}")
-        return loading.load(params, gpu=self.context.gpu, log=self.context.log)
+        context = self.context
+        return loading.load(
+            params, gpu=context.gpu, log=context.log, alive=context.alive, note=context.note
+        )
 
     def _set(self, p: SdxsParams) -> None:
         steady = self._steady
         steady.feedback, steady.similar, steady.drift = p.feedback, p.similar, p.drift
         steady.smaller = p.smaller
         loading.adjust(steady.engine, p)
+
+    def close(self) -> None:
+        """Lets go of the model, which other nodes of this worker may go on with."""
+        if "_steady" in self.__dict__:  # else it was never there
+            loading.tell(self._steady.engine, self.context.log)
+            del self._steady
+        self.__dict__.pop("_ahead", None)
 
     def process(self, frame: streamer.Frame) -> streamer.Frame:
         """One picture in, one of the same size out, straight into the output slot."""
@@ -99,7 +111,7 @@ class Sdxs(streamer.Transform[SdxsParams]):
             self._size = size
         out = self.context.allocate(*size, like=frame.header)
         try:
-            outcome = self._steady(frame.numpy(), out=out.numpy())
+            outcome = device.paint(self._steady, frame, out)
         except ArithmeticError as error:
             out.release()
             raise streamer.FrameError(f"{error}, and there is no good picture yet") from None
@@ -115,11 +127,19 @@ class Sdxs(streamer.Transform[SdxsParams]):
         if outcome.name != "PAINTED":
             self.context.repeated(spoiled=outcome.name == "SPOILED")
         if outcome.name == "SPOILED":
-            self._spoiled += 1
-            if self._spoiled & (self._spoiled - 1) == 0:  # the 1st, 2nd, 4th, 8th ...
-                self.context.log.warning(
-                    "%s; the last good picture is shown (%d times so far)",
-                    self._steady.trouble,
-                    self._spoiled,
-                )
+            self._count_spoiled(1)
+        late, self._late = self._steady.spoiled - self._late, self._steady.spoiled
+        for _ in range(late):
+            self.context.repeated(spoiled=True)
+        self._count_spoiled(late)
         return out
+
+    def _count_spoiled(self, count: int) -> None:
+        before = self._spoiled
+        self._spoiled += count
+        if self._spoiled.bit_length() > before.bit_length():  # the 1st, 2nd, 4th, 8th ...
+            self.context.log.warning(
+                "%s; the last good picture is shown (%d times so far)",
+                self._steady.trouble,
+                self._spoiled,
+            )

@@ -66,6 +66,9 @@ class SdxsParams(streamer.Params):
         default=0, ge=0, le=100_000, json_schema_extra={"live": True, "unit": "frames"}
     )
     """frames in which the noise turns from one seed's to the next's; 0 holds it fixed"""
+    batch: Literal["auto", "off"] = "auto"
+    """whether pictures are painted in one pass with those of other such nodes in its worker that
+    wait at the same time; nodes of one model load it once in any case"""
     smaller: bool = False
     """where memory runs out, paint at half the size, or less, and enlarge"""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
@@ -74,6 +77,12 @@ class SdxsParams(streamer.Params):
     """where it runs; `auto` takes the node's GPU, or the CPU where it has none"""
     backend: Literal["auto", "torch", "openvino"] = "auto"
     """what runs it; `auto` is the fastest for the device"""
+    capture: Literal["auto", "off"] = "auto"
+    """whether the work for pictures of a size is recorded once and replayed from then on; `auto`
+    does on a GPU"""
+    compile: Literal["off", "on"] = "off"
+    """whether a checkpoint's networks are compiled for the size of the pictures, which takes
+    minutes, in which they flow uncompiled; kept for the next start"""
     threads: int | None = Field(default=None, ge=1, le=256)
     """CPU threads; all cores by default"""
 

@@ -5,7 +5,7 @@ and whose weights are everybody's; `Passes` decides whose pictures are painted w
 with which others.
 """
 
-from nodes.sdxs.batching.passes import Member, Passes
+from nodes.sdxs.batching.passes import Member, Passes, summary
 from nodes.sdxs.batching.sharing import Shelf, share
 
-__all__ = ["Member", "Passes", "Shelf", "share"]
+__all__ = ["Member", "Passes", "Shelf", "share", "summary"]

@@ -69,11 +69,13 @@ class Passes:
     Attributes:
         engine: See above.
         counts: how many passes there were of each number of pictures.
+        most_members: how many have painted here at the same time.
     """
 
     def __init__(self, engine: OneStep, *, fence: Fence | None = None, most: int = MOST) -> None:
         self.engine = engine
         self.counts: Counter[int] = Counter()
+        self.most_members = 0
         self._fence = fence
         self._most = most
         self._fitting: dict[Kind, int] = {}
@@ -93,6 +95,7 @@ class Passes:
         """
         member = Member(self, together=together, alive=alive)
         self._members.add(member)
+        self.most_members = max(self.most_members, self.members)
         return member
 
     @property
@@ -274,6 +277,23 @@ class Member:
 
     def __repr__(self) -> str:
         return f"<Member of {self.passes!r}>"
+
+
+def summary(engine: OneStep) -> str | None:
+    """How many pictures an engine has painted in company, as a sentence; None if it has no mates.
+
+    Args:
+        engine: with turns of a `Member`, or with none.
+    """
+    member = engine.turns
+    if not isinstance(member, Member) or member.passes.most_members < 2 or not member.counts:
+        return None
+    counts = member.counts
+    parts = [
+        f"{counts[size]:,} by themselves" if size == 1 else f"{counts[size]:,} in passes of {size}"
+        for size in sorted(counts)
+    ]
+    return f"{counts.total():,} pictures by a model that other nodes used, too: {', '.join(parts)}"
 
 
 def _kind(job: Job) -> Kind:

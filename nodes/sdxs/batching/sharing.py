@@ -47,7 +47,8 @@ class Shelf:
     ) -> OneStep:
         """An engine with settings of its own and a model that all with the same key share.
 
-        All of them take turns; each serves one thread at a time.
+        All of them take turns; each serves one thread at a time. The model is freed when
+        nothing holds any of them any longer, in whichever thread that is.
 
         Args:
             key: all that the model and its arithmetic depend on.
@@ -65,7 +66,8 @@ class Shelf:
         with place.loading:
             passes = place.passes() if place.passes is not None else None
             if passes is None:
-                passes = Passes(load(), fence=fence_of(device))
+                engine = load()
+                passes = Passes(engine, fence=fence_of(device))
                 place.passes = weakref.ref(passes)
             engine = passes.engine.sibling()
         engine.log = log or engine.log
