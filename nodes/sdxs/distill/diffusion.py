@@ -56,6 +56,36 @@ class Diffusion:
         alpha, sigma = self.at(t, noisy)
         return sigma * noisy + alpha * velocity
 
+    def velocity_of(self, noisy: Tensor, clean: Tensor, t: Tensor) -> Tensor:
+        """The velocity that belongs to x_t and a predicted x₀: v = (α x_t − x₀) / σ."""
+        alpha, sigma = self.at(t, noisy)
+        return (alpha * noisy - clean) / sigma
+
+    def noise_of(self, noisy: Tensor, clean: Tensor, t: Tensor) -> Tensor:
+        """The noise that belongs to x_t and a predicted x₀: ε = (x_t − α x₀) / σ."""
+        alpha, sigma = self.at(t, noisy)
+        return (noisy - alpha * clean) / sigma
+
+    def importance(self, t: Tensor, like: Tensor, *, most: float = 5.0) -> Tensor:
+        """w(t) of the error in a predicted x₀: the signal-to-noise ratio α²/σ², from 1 to `most`.
+
+        The ratio itself would be the error in ε (1), which at t = 999 counts nearly nothing of
+        x₀; but there a network that is shown the source knows most, and there the student will
+        be. Hence 1 at least (Salimans and Ho, 2022). Little noise hides nothing, and its errors
+        would drown the rest: hence at most `most`, γ of min-SNR (Hang et al., 2023). Both bounds
+        together are ours.
+
+        Args:
+            t: int64 N.
+            like: The shape that it goes with, N….
+            most: The upper bound.
+
+        Returns:
+            float N × 1 × ….
+        """
+        alpha, sigma = self.at(t, like)
+        return ((alpha / sigma) ** 2).clamp(1.0, most)
+
     def score(self, noise: Tensor, t: Tensor) -> Tensor:
         """∇ log p_t(x_t) = −ε / σ(t)."""
         return -noise / self.at(t, noise)[1]

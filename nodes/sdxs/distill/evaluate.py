@@ -90,8 +90,7 @@ def of_model(model: str | Path, name: str, *, threads: int, size: int) -> Painte
 
 def of_teacher(run: Run, *, steps: int) -> Painter:
     """The teacher in many steps, with the paper that the node draws for seed 0."""
-    kept = run.student("autoencoder").eval().requires_grad_(False)
-    sample = painter(kept, run.teacher(), steps=steps)
+    sample = painter(run.autoencoder(), run.teacher(), steps=steps)
     styles = run.settings.styles
 
     def paint(picture: Bytes, style: str) -> Bytes:

@@ -70,6 +70,8 @@ class Loop:
         trained: The parameters that each optimiser changes, by its name; those of the networks
             that ask for gradients where left out.
         machines: The processes that train together; this one alone where left out.
+        form: What its networks predict, where that might have been another thing: kept in the
+            checkpoint, and one that says another or nothing is refused.
         report: Called with (step, steps, values) after each logged step.
     """
 
@@ -82,6 +84,7 @@ class Loop:
         averaged: Iterable[str] = (),
         trained: Mapping[str, Iterable[nn.Parameter]] | None = None,
         machines: Machines | None = None,
+        form: str | None = None,
         report: Callable[[int, int, dict[str, float]], None] | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -89,6 +92,7 @@ class Loop:
         self.settings = settings
         self.networks = dict(networks)
         self.machines = machines
+        self.form = form
         self.device = torch.device("cpu") if machines is None else machines.device
         self._report = report
         chosen = trained or {name: one.parameters() for name, one in networks.items()}
@@ -202,7 +206,11 @@ class Loop:
         save_file(
             {key: one.detach().contiguous().clone() for key, one in tensors.items()},
             partial,
-            metadata={"step": str(self.step), "steps": str(self.settings.steps)},
+            metadata={
+                "step": str(self.step),
+                "steps": str(self.settings.steps),
+                **({} if self.form is None else {"form": self.form}),
+            },
         )
         partial.replace(path)
 
@@ -210,7 +218,7 @@ class Loop:
         path = self.folder / FILE
         if not path.exists():
             return
-        tensors, self.step = read(path)
+        tensors, self.step = read(path, form=self.form)
         for name, network in self.networks.items():
             network.load_state_dict(part_of(tensors, f"network.{name}."))
         for name, average in self.averages.items():
@@ -240,11 +248,16 @@ class Loop:
             self._report(self.step, self.settings.steps, {"seconds a step": pace, **values})
 
 
-def read(path: Path) -> tuple[dict[str, Tensor], int]:
+def read(path: Path, *, form: str | None = None) -> tuple[dict[str, Tensor], int]:
     """A checkpoint's tensors, and the step that it was written after.
+
+    Args:
+        path: Of the checkpoint.
+        form: What its networks have to predict; anything where left out.
 
     Raises:
         FileNotFoundError: It is not there: the stage has not run.
+        ValueError: Its networks predict something else.
     """
     if not path.exists():
         raise FileNotFoundError(
@@ -254,7 +267,16 @@ def read(path: Path) -> tuple[dict[str, Tensor], int]:
     opened: Any = safe_open(path, framework="pt")
     with opened as file:
         names = file.keys()
+        _check(path, file.metadata(), form)
         return {name: file.get_tensor(name) for name in names}, int(file.metadata()["step"])
+
+
+def _check(path: Path, metadata: Mapping[str, str], form: str | None) -> None:
+    if form is not None and metadata.get("form") != form:
+        raise ValueError(
+            f"{path} holds networks that predict {metadata.get('form', 'something unsaid')}, "
+            f"and this stage's predict {form}: move {path.parent} away, and it begins anew"
+        )
 
 
 def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -262,17 +284,27 @@ def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): one for key, one in tensors.items() if key.startswith(prefix)}
 
 
-def result(folder: Path, name: str) -> dict[str, Tensor]:
-    """What a finished stage hands on: a network's averaged weights, or its last ones."""
-    tensors, _ = read(folder / FILE)
+def result(folder: Path, name: str, *, form: str | None = None) -> dict[str, Tensor]:
+    """What a finished stage hands on: a network's averaged weights, or its last ones.
+
+    Raises:
+        FileNotFoundError: The stage has not run.
+        ValueError: Its networks predict something else than `form`.
+    """
+    tensors, _ = read(folder / FILE, form=form)
     return part_of(tensors, f"average.{name}.") or part_of(tensors, f"network.{name}.")
 
 
-def finished(folder: Path, steps: int) -> bool:
-    """Whether a stage has run to its last step."""
+def finished(folder: Path, steps: int, *, form: str | None = None) -> bool:
+    """Whether a stage has run to its last step.
+
+    Raises:
+        ValueError: It has begun, but its networks predict something else than `form`.
+    """
     path = folder / FILE
     if not path.exists():
         return False
     opened: Any = safe_open(path, framework="pt")
     with opened as file:
+        _check(path, file.metadata(), form)
         return int(file.metadata()["step"]) >= steps

@@ -15,9 +15,17 @@ SHRINK = 8
 """The decoder is held to its teacher in pictures this many times smaller (5)."""
 
 
-def denoising(predicted: Tensor, wanted: Tensor) -> Tensor:
-    """(1): the mean squared error of a predicted noise (or velocity); any equal shapes."""
-    return functional.mse_loss(predicted, wanted)
+def denoising(predicted: Tensor, wanted: Tensor, *, weight: Tensor | None = None) -> Tensor:
+    """(1): the mean squared error of a predicted noise, velocity or clean latent.
+
+    Args:
+        predicted: Any shape.
+        wanted: The same.
+        weight: Of each picture, N × 1 × …, where what is predicted asks for one.
+    """
+    if weight is None:
+        return functional.mse_loss(predicted, wanted)
+    return (weight * (predicted - wanted).square()).mean()
 
 
 def reconstruction(painted: Tensor, target: Tensor, *, shrink: int = SHRINK) -> Tensor:

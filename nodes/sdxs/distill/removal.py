@@ -68,6 +68,7 @@ class Inheritance:
 
 
 _UP = re.compile(r"up_blocks\.(\d+)\.(resnets|attentions)\.(\d+)\.(.*)")
+_ADDED = re.compile(r"\.(?:(?:conv2|proj_out)\.(?:weight|bias)|conv_shortcut\.bias)$")
 _UPSAMPLER = re.compile(r"up_blocks\.(\d+)\.(upsamplers\..*)")
 
 
@@ -129,7 +130,7 @@ def endow(teacher: nn.Module, student: Mapping[str, Tensor], *, layers: int) -> 
             source = places.get(name)
             if source is None:
                 new.append(name)
-                if re.search(r"\.(conv2|proj_out)\.(weight|bias)$", name):
+                if _ADDED.search(name):
                     tensor.zero_()
                 elif name.endswith("conv_shortcut.weight"):
                     # The way around the new layer: the sample passes, the skip connection waits.

@@ -11,15 +11,11 @@ from nodes.sdxs.distill import losses
 from nodes.sdxs.distill.critic import Critic
 from nodes.sdxs.distill.pixels import loss as pixel_loss
 from nodes.sdxs.distill.removal import Listening, outlets
-from nodes.sdxs.distill.small.networks import (
-    Conditioned,
-    encoded,
-    initialise,
-    student_from,
-    teacher_from,
-)
+from nodes.sdxs.distill.small.conditioned import Conditioned, student_from, teacher_from
+from nodes.sdxs.distill.small.latents import Autoencoder
+from nodes.sdxs.distill.small.networks import initialise
 from nodes.sdxs.distill.small.run import Batch, Run
-from nodes.sdxs.network import Network, channels_last
+from nodes.sdxs.network import Network, channels_last, squash
 
 
 def draft(run: Run) -> None:
@@ -51,20 +47,18 @@ def draft(run: Run) -> None:
 
 
 def autoencoder(run: Run) -> None:
-    """An autoencoder for the styled pictures, too: (5), and the pixels.
+    """An encoder of styled pictures for the draft's decoder: (5), the pixels, and to be near.
 
     The decoder gets the latent of a styled picture and the skip connection of its source, as it
     will when the teacher has made that latent.
     """
     settings = run.settings.autoencoder
-    network = run.student("draft")
-    network.unet.requires_grad_(False)
-    network.tokens.requires_grad_(False)
+    network = Autoencoder(run.student("draft"))
     critic = Critic(3)
     loop = run.loop(
         "autoencoder",
-        networks={"student": network, "critic": critic},
-        averaged=("student",),
+        networks={"autoencoder": network, "critic": critic},
+        averaged=("autoencoder",),
     )
     batch = run.batches("autoencoder")
     for step in loop:
@@ -72,18 +66,20 @@ def autoencoder(run: Run) -> None:
         for part in loop.parts():
             drawn = batch(step, part)
             with loop.precision():
-                shallow = network.encode(drawn.source)[0]
-                latent = encoded(network, drawn.target)
-                made = network.decode(latent, shallow).float()
+                drafted = network.drafted(drawn.seen, style=drawn.style, paper=drawn.paper)
+                latent = network.write(drawn.target, drafted)
+                made = network.read(latent, drafted).float()
             error = losses.reconstruction(made, drawn.target)
             error = error + settings.pixels * pixel_loss(made, drawn.target)
+            apart = _apart(latent.float(), squash(drafted.latent.float()))
+            error = error + settings.near * apart
             if adversarial:
                 with loop.precision():
                     judged = critic(made)
                 error = error + settings.adversarial * losses.fooling(judged.float())
             loop.backward(error)
-            loop.note(l1=(made.detach() - drawn.target).abs().mean())
-        loop.update("student", loss=error.detach())
+            loop.note(l1=(made.detach() - drawn.target).abs().mean(), apart=apart.detach())
+        loop.update("autoencoder", loss=error.detach())
         if adversarial:
             critic.zero_grad(set_to_none=True)
             with loop.precision():
@@ -94,11 +90,17 @@ def autoencoder(run: Run) -> None:
     run.grid("autoencoder", _rebuild(run), step=loop.step)
 
 
-def spread(run: Run, network: Network, *, count: int = 24) -> Tensor:
+def _apart(latent: Tensor, drafted: Tensor) -> Tensor:
+    """Mean squared distance from the draft's latents, in units of each channel's variance."""
+    variance = drafted.var((0, 2, 3), keepdim=True).clamp(min=1e-4)
+    return ((latent - drafted).square() / variance).mean()
+
+
+def spread(run: Run, kept: Autoencoder, *, count: int = 24) -> Tensor:
     """Mean and deviation of each channel of the styled pictures' latents: float 2 × channels."""
     batch = run.batches("teacher")
     with torch.no_grad():
-        found = torch.cat([encoded(network, batch(index, 0).target) for index in range(count)])
+        found = torch.cat([_latents(kept, batch(index, 0))[1] for index in range(count)])
     flat = found.transpose(0, 1).flatten(1)
     return torch.stack([flat.mean(1), flat.std(1).clamp(min=1e-3)])
 
@@ -106,9 +108,9 @@ def spread(run: Run, network: Network, *, count: int = 24) -> Tensor:
 def teacher(run: Run) -> None:
     """Many steps: denoising (1) of the styled pictures' latents, given the source and a style."""
     settings = run.settings.teacher
-    kept = run.student("autoencoder").eval().requires_grad_(False)
+    kept = run.autoencoder()
     network = teacher_from(
-        run.student("draft"),
+        kept.draft,
         channels=settings.channels,
         layers=settings.layers,
         spread=spread(run, kept),
@@ -118,17 +120,18 @@ def teacher(run: Run) -> None:
     for step in loop:
         for part in loop.parts():
             drawn = batch(step, part)
-            inputs = _noised(kept, network, drawn)
+            shown = _noised(kept, network, drawn)
             with loop.precision():
-                predicted = network.velocity(
-                    inputs["noisy"],
-                    inputs["t"],
-                    source=inputs["source"],
+                predicted = network.clean(
+                    shown["noisy"],
+                    shown["t"],
+                    source=shown["source"],
                     paper=drawn.paper,
                     tokens=network.tokens[drawn.style],
                 )
-            error = losses.denoising(predicted.float(), inputs["velocity"])
+            error = losses.denoising(predicted.float(), shown["clean"], weight=shown["weight"])
             loop.backward(error)
+            loop.note(mse=losses.denoising(predicted.detach().float(), shown["clean"]))
         loop.update("teacher", loss=error.detach())
     run.grid("teacher", painter(kept, run.teacher(), steps=16), step=loop.step)
 
@@ -136,7 +139,7 @@ def teacher(run: Run) -> None:
 def unet(run: Run) -> None:
     """Block removal, then L_KD against the teacher."""
     settings = run.settings.unet
-    kept = run.student("autoencoder").eval().requires_grad_(False)
+    kept = run.autoencoder()
     large = run.teacher()
     small = student_from(large)
     loop = run.loop("unet", networks={"unet": small}, averaged=("unet",))
@@ -144,24 +147,26 @@ def unet(run: Run) -> None:
     for step in loop:
         for part in loop.parts():
             drawn = batch(step, part)
-            inputs = _noised(kept, large, drawn)
-            given: dict[str, Any] = {"source": inputs["source"], "paper": drawn.paper}
+            shown = _noised(kept, large, drawn)
+            given: dict[str, Any] = {"source": shown["source"], "paper": drawn.paper}
             with loop.precision():
                 with torch.no_grad(), Listening(outlets(large.unet)) as theirs:
-                    taught = large.velocity(
-                        inputs["noisy"], inputs["t"], **given, tokens=large.tokens[drawn.style]
+                    taught = large.clean(
+                        shown["noisy"], shown["t"], **given, tokens=large.tokens[drawn.style]
                     )
                 with Listening(outlets(small.unet)) as ours:
-                    predicted = small.velocity(
-                        inputs["noisy"], inputs["t"], **given, tokens=small.tokens[drawn.style]
+                    predicted = small.clean(
+                        shown["noisy"], shown["t"], **given, tokens=small.tokens[drawn.style]
                     )
             features = (
                 [one.float() for one in ours.heard],
                 [one.float() for one in theirs.heard],
             )
+            # As in the teacher's own loss; squared again, it is the weight.
+            root = shown["weight"].sqrt()
             error = losses.knowledge_distillation(
-                predicted.float(),
-                taught.float(),
+                root * predicted.float(),
+                root * taught.float(),
                 features=features,
                 feature_weight=settings.features,
             )
@@ -171,17 +176,17 @@ def unet(run: Run) -> None:
     run.grid("unet", painter(kept, run.small_unet(), steps=16), step=loop.step)
 
 
-def painter(kept: Network, network: Conditioned, *, steps: int) -> Any:
+def painter(kept: Autoencoder, network: Conditioned, *, steps: int) -> Any:
     """A function that paints with a network of many steps, for `Run.grid` and the evaluation."""
 
     @torch.no_grad()
     def paint(source: Tensor, style: Tensor, paper: Tensor) -> Tensor:
-        shallow, latent = kept.encode(source)
-        noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(0))
+        drafted = kept.drafted(source, style=style, paper=paper)
+        noise = torch.randn(drafted.source.shape, generator=torch.Generator().manual_seed(0))
         made = network.sample(
-            noise, source=latent, paper=paper, tokens=network.tokens[style], steps=steps
+            noise, source=drafted.source, paper=paper, tokens=network.tokens[style], steps=steps
         )
-        return kept.decode(made, shallow)
+        return kept.read(made, drafted)
 
     return paint
 
@@ -200,7 +205,7 @@ def _rebuild(run: Run) -> Any:
     """Operators' pictures through the autoencoder."""
     from nodes.sdxs.styles import OPERATORS
 
-    network = run.student("autoencoder")
+    kept = run.autoencoder()
 
     def paint(source: Tensor, style: Tensor, paper: Tensor) -> Tensor:
         names = run.settings.styles
@@ -208,17 +213,23 @@ def _rebuild(run: Run) -> Any:
         for picture, index in zip(source, style.tolist(), strict=True):
             array = (picture.permute(1, 2, 0).numpy() * 255).round().astype("uint8")
             drawn.append(torch.from_numpy(OPERATORS[names[index]](array)).permute(2, 0, 1) / 255)
-        return network.decode(encoded(network, torch.stack(drawn)), network.encode(source)[0])
+        drafted = kept.drafted(source, style=style, paper=paper)
+        return kept.read(kept.write(torch.stack(drawn), drafted), drafted)
 
     return paint
 
 
-def _noised(kept: Network, network: Conditioned, drawn: Batch) -> dict[str, Tensor]:
+def _latents(kept: Autoencoder, drawn: Batch) -> tuple[Tensor, Tensor]:
+    """Of the sources as they are seen, and of the styled pictures."""
+    drafted = kept.drafted(drawn.seen, style=drawn.style, paper=drawn.paper)
+    return drafted.source, kept.write(drawn.target, drafted)
+
+
+def _noised(kept: Autoencoder, network: Conditioned, drawn: Batch) -> dict[str, Tensor]:
     """The latents of a batch and what a network of many steps is shown of them."""
     with torch.no_grad():
-        latents = kept.encode(torch.cat([drawn.seen, drawn.target]))[1]
-        source, target = latents.chunk(2)
-        clean = network.normalised(torch.tanh(target / 3) * 3)
+        source, latent = _latents(kept, drawn)
+        clean = network.normalised(latent)
     t = torch.randint(0, 1000, (len(clean),), generator=drawn.generator)
     # One in four at the noisiest, where the student will be.
     t = torch.where(torch.rand(len(clean), generator=drawn.generator) < 0.25, 999, t)
@@ -226,6 +237,7 @@ def _noised(kept: Network, network: Conditioned, drawn: Batch) -> dict[str, Tens
     return {
         "source": source,
         "t": t,
+        "clean": clean,
         "noisy": network.diffusion.noised(clean, noise, t),
-        "velocity": network.diffusion.velocity(clean, noise, t),
+        "weight": network.diffusion.importance(t, clean),
     }

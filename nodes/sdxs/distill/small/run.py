@@ -19,11 +19,15 @@ from nodes.sdxs.distill.loop import Loop, finished, result
 from nodes.sdxs.distill.pictures import SHOWN, photographs, square
 from nodes.sdxs.distill.removal import student_config
 from nodes.sdxs.distill.settings import Stage
-from nodes.sdxs.distill.small.networks import Conditioned, grown, teacher_config
+from nodes.sdxs.distill.small.conditioned import FORM, Conditioned, teacher_config
+from nodes.sdxs.distill.small.latents import Autoencoder
+from nodes.sdxs.distill.small.networks import grown
 from nodes.sdxs.distill.small.settings import Paired, Small
 from nodes.sdxs.network import NOISE_CHANNELS, Network, channels_last
 
 STAGES = ("draft", "autoencoder", "teacher", "unet", "warmup", "score", "polish")
+FORMS = dict.fromkeys(("autoencoder", "teacher", "unet", "score"), FORM)
+"""What the checkpoints of these stages say of their networks, and must say to be taken."""
 
 Report = Callable[[str, int, int, dict[str, float]], None]
 
@@ -77,7 +81,7 @@ class Run:
 
     def finished(self, name: str) -> bool:
         """Whether a stage has run to its end."""
-        return finished(self.folder / name, self.stage(name).steps)
+        return finished(self.folder / name, self.stage(name).steps, form=FORMS.get(name))
 
     def pictures(self) -> NDArray[np.uint8]:
         """The training set, made when it is first wanted."""
@@ -148,6 +152,7 @@ class Run:
             networks=networks,
             averaged=averaged,
             trained=trained,
+            form=FORMS.get(name),
             report=None if report is None else lambda *values: report(name, *values),
         )
 
@@ -169,8 +174,18 @@ class Run:
     def student(self, name: str) -> Network:
         """The one-step network that a stage made."""
         network = Network(len(self.settings.styles), finish=self.settings.finish)
-        network.load_state_dict(result(self.folder / name, "student"))
+        network.load_state_dict(result(self.folder / name, "student", form=FORMS.get(name)))
         return channels_last(network)
+
+    def autoencoder(self) -> Autoencoder:
+        """The finished draft with its encoder of styled pictures, frozen."""
+        draft = Network(len(self.settings.styles), finish=self.settings.finish)
+        kept = Autoencoder(draft)
+        name = "autoencoder"
+        kept.load_state_dict(result(self.folder / name, name, form=FORMS[name]))
+        channels_last(kept.draft)
+        frozen: Autoencoder = kept.eval().requires_grad_(False)
+        return frozen
 
     def teacher(self) -> Conditioned:
         """The finished teacher, frozen."""
@@ -185,7 +200,7 @@ class Run:
         config = teacher_config(layout.channels, layout.layers)
         if stage == "unet":
             config = student_config(config)
-        found = result(self.folder / stage, name)
+        found = result(self.folder / stage, name, form=FORMS[stage])
         network = Conditioned(
             config,
             styles=len(self.settings.styles),

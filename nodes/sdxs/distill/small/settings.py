@@ -35,11 +35,19 @@ class Draft(Paired):
 
 
 class Autoencoder(Paired):
-    """λ_GAN of (5), and how much the pixels themselves count, which the paper leaves out."""
+    """The encoder of styled pictures.
+
+    Attributes:
+        adversarial: λ_GAN of (5).
+        adversarial_from: The share of the steps before it begins.
+        pixels: How much the pixels themselves count, which the paper leaves out.
+        near: How much the latents are held to the draft's, which the teacher begins at.
+    """
 
     adversarial: Weight = 0.02
     adversarial_from: Share = 0.5
     pixels: Weight = 1.0
+    near: Weight = 0.02
 
 
 class Teacher(Paired):

@@ -15,17 +15,18 @@ from nodes.sdxs.distill.lora import insert, merged
 from nodes.sdxs.distill.matching import feature_matching
 from nodes.sdxs.distill.pixels import loss as pixel_loss
 from nodes.sdxs.distill.removal import Listening, outlets
+from nodes.sdxs.distill.small.conditioned import Conditioned, one_step
+from nodes.sdxs.distill.small.latents import Autoencoder
 from nodes.sdxs.distill.small.making import draw, painter
-from nodes.sdxs.distill.small.networks import Conditioned, encoded, one_step
 from nodes.sdxs.distill.small.run import Batch, Run
-from nodes.sdxs.network import Network, channels_last
+from nodes.sdxs.network import Network, channels_last, squash
 
 
 class Matching:
     """Feature matching (10) of the student's pictures to those of the teacher's few steps.
 
-    The features are those of the frozen encoder and of the first half of the teacher's U-Net: as
-    the paper found, the encoder of the diffusion model serves, and it needs no download.
+    The features are those of the encoder of styled pictures and of the first half of the teacher's
+    U-Net: as the paper found, the diffusion model's own serve, and need no download.
 
     Args:
         kept: The frozen autoencoder.
@@ -33,7 +34,7 @@ class Matching:
         steps: Its steps; few, because its paths are nearly straight: the source says nearly all.
     """
 
-    def __init__(self, kept: Network, teacher: Conditioned, *, steps: int) -> None:
+    def __init__(self, kept: Autoencoder, teacher: Conditioned, *, steps: int) -> None:
         self.kept = kept
         self.teacher = teacher
         self._paint = painter(kept, teacher, steps=steps)
@@ -41,12 +42,11 @@ class Matching:
 
     def features(self, picture: Tensor, drawn: Batch, count: int) -> list[Tensor]:
         """Of pictures N3HW: the encoder's, then the U-Net's at little noise."""
-        shallow, latent = self.kept.encode(picture)
-        noisy = self.teacher.normalised(torch.tanh(latent / 3) * 3)
+        shallow, latent = self.kept.features(picture)
         t = torch.full((count,), scores.FIRST, dtype=torch.int64)
         with Listening(self._modules) as listening:
-            self.teacher.velocity(
-                noisy,
+            self.teacher.clean(
+                self.teacher.normalised(squash(latent)),
                 t,
                 source=latent,
                 paper=drawn.paper[:count],
@@ -65,7 +65,7 @@ class Matching:
 def start(run: Run, name: str) -> Network:
     """The student that a stage begins with."""
     if name == "unet":
-        return one_step(run.student("autoencoder"), run.small_unet())
+        return one_step(run.autoencoder().draft, run.small_unet())
     if name == "draft":
         return run.student("draft")
     return run.student(name)
@@ -74,7 +74,7 @@ def start(run: Run, name: str) -> Network:
 def warmup(run: Run) -> None:
     """Feature matching alone (10), and in small the pairs that there are."""
     settings = run.settings.warmup
-    kept = run.student("autoencoder").eval().requires_grad_(False)
+    kept = run.autoencoder()
     student = start(run, settings.start)
     loop = run.loop("warmup", networks={"student": student}, averaged=("student",))
     matching = Matching(kept, run.teacher(), steps=settings.teacher_steps)
@@ -102,7 +102,7 @@ def warmup(run: Run) -> None:
 def score(run: Run) -> None:
     """Segmented score distillation (11, 12): the student and the online network take turns."""
     settings = run.settings.score
-    kept = run.student("autoencoder").eval().requires_grad_(False)
+    kept = run.autoencoder()
     offline = run.teacher()
     # Algorithm 1: the online network begins as a copy of the offline one.
     online = copy.deepcopy(offline).requires_grad_(True)
@@ -118,10 +118,12 @@ def score(run: Run) -> None:
             drawn = first_at_full(batch(step, part), settings.batch)
             with loop.precision():
                 painted = _painted(student, drawn)
-                clean = offline.normalised(encoded(kept, painted)).float()
+                drafted = kept.drafted(drawn.seen, style=drawn.style, paper=drawn.paper)
+                clean = offline.normalised(kept.write(painted, drafted)).float()
                 error = torch.zeros(())
                 if settings.distillation:
-                    pull = _pull(run, clean, drawn, kept, offline, online, alpha=alpha)
+                    source = drafted.source.float()
+                    pull = _pull(run, clean, drawn, source, offline, online, alpha=alpha)
                     error = error + settings.distillation * scores.surrogate(clean, pull)
                     loop.note(pull=pull.square().mean())
                 if held:
@@ -137,7 +139,7 @@ def score(run: Run) -> None:
         if settings.distillation:
             for _ in range(settings.online_steps):
                 with loop.precision():
-                    followed = _follow(kept, online, clean.detach(), drawn)
+                    followed = _follow(drafted.source, online, clean.detach(), drawn)
                 loop.backward(followed * settings.accumulate)
                 loop.update("online", online=followed.detach())
     run.grid("score", draw(run.student("score")), step=loop.step)
@@ -206,7 +208,7 @@ def _pull(
     run: Run,
     clean: Tensor,
     drawn: Batch,
-    kept: Network,
+    source: Tensor,
     offline: Conditioned,
     online: Conditioned,
     *,
@@ -218,17 +220,16 @@ def _pull(
         t = scores.segment(len(clean), alpha=alpha, generator=drawn.generator)
         noise = torch.randn(clean.shape, generator=drawn.generator)
         noisy = diffusion.noised(clean, noise, t)
-        source = kept.encode(drawn.seen)[1].float()
         errors = []
         for network in (offline, online):
-            velocity = network.velocity(
+            guess = network.clean(
                 noisy,
                 t,
                 source=source,
                 paper=drawn.paper,
                 tokens=network.tokens[drawn.style],
             )
-            errors.append(diffusion.noise(noisy, velocity.float(), t))
+            errors.append(diffusion.noise_of(noisy, guess.float(), t))
         return scores.gradient(
             diffusion,
             clean=clean,
@@ -240,18 +241,16 @@ def _pull(
         )
 
 
-def _follow(kept: Network, online: Conditioned, clean: Tensor, drawn: Batch) -> Tensor:
+def _follow(source: Tensor, online: Conditioned, clean: Tensor, drawn: Batch) -> Tensor:
     """(1) on the student's own latents: the online network follows the student."""
     diffusion = online.diffusion
     t = torch.randint(0, 1000, (len(clean),), generator=drawn.generator)
     noise = torch.randn(clean.shape, generator=drawn.generator)
-    with torch.no_grad():
-        source = kept.encode(drawn.seen)[1]
-    predicted = online.velocity(
+    predicted = online.clean(
         diffusion.noised(clean, noise, t),
         t,
         source=source,
         paper=drawn.paper,
         tokens=online.tokens[drawn.style],
     )
-    return losses.denoising(predicted.float(), diffusion.velocity(clean, noise, t))
+    return losses.denoising(predicted.float(), clean, weight=diffusion.importance(t, clean))

@@ -9,7 +9,7 @@ import torch
 from nodes.sdxs.distill import targets
 from nodes.sdxs.distill.data import Batches, prepare
 from nodes.sdxs.distill.pictures import dead_leaves, photograph_crop, photographs
-from nodes.sdxs.distill.pixels import edges, loss, structure
+from nodes.sdxs.distill.pixels import colour, edges, loss, structure
 from nodes.sdxs.distill.small.networks import initialise
 from nodes.sdxs.network import NOISE_CHANNELS, Network
 
@@ -52,6 +52,21 @@ def test_losses_are_nought_for_equals_and_see_blur() -> None:
     # The same absolute error, but one has lost its edge.
     assert (blurred - sharp).abs().mean() > (darker - sharp).abs().mean()
     assert edges(blurred, sharp) > 5 * edges(darker, sharp)
+
+
+def test_a_colour_cast_costs_more_than_the_same_error_in_light() -> None:
+    paper = torch.full((1, 3, 32, 32), 0.9)
+    tinted = paper + torch.tensor([0.01, -0.01, 0.01]).view(1, 3, 1, 1)
+    assert colour(paper, paper) == 0
+    assert colour(paper - 0.01, paper) == pytest.approx(0, abs=1e-6)
+    # (r − g) is 0.02 off, and b − (r + g) / 2 by 0.01.
+    assert colour(tinted, paper) == pytest.approx(0.03, rel=1e-3)
+    assert loss(tinted, paper) > 1.3 * loss(paper - 0.01, paper)
+    # Coloured noise of single pixels is left to the other terms.
+    speckled = paper.clone()
+    speckled[:, 0, ::2] += 0.02
+    speckled[:, 0, 1::2] -= 0.02
+    assert colour(speckled, paper) == pytest.approx(0, abs=1e-6)
 
 
 def test_grain_shows_in_pigment_and_hardly_on_bare_paper() -> None:

@@ -211,25 +211,3 @@ def test_a_grown_network_paints_as_before(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "model" / "vae")
     with pytest.raises(OSError, match="vae"):
         Network.load(tmp_path / "model")
-
-
-def test_a_teacher_begins_and_ends_as_a_one_step_network() -> None:
-    """What a draft has learnt comes through the teacher and block removal unharmed."""
-    torch.manual_seed(0)
-    draft = Network(2, finish=1).eval()
-    networks.initialise(draft)
-    torch.nn.init.normal_(draft.unet.conv_out.weight, std=0.05)
-    spread = torch.stack([torch.randn(networks.LATENT) * 0.1, torch.rand(networks.LATENT) + 0.3])
-    teacher = networks.teacher_from(draft, channels=(32, 64, 96, 96), layers=2, spread=spread)
-    again = networks.one_step(draft, networks.student_from(teacher)).eval()
-    source, paper = torch.rand(2, 3, 64, 64), torch.randn(2, NOISE_CHANNELS, 16, 16)
-    strength = torch.ones(2, 1, 1, 1)
-    with torch.no_grad():
-        wanted = draft.paint(source, draft.tokens, paper, strength)
-        assert torch.allclose(again.paint(source, again.tokens, paper, strength), wanted, atol=1e-4)
-        # The teacher has more blocks, but in one step it is close already.
-        latent = draft.encode(source)[1]
-        step = draft.unet(torch.cat([latent, paper], 1), 999, draft.tokens, return_dict=False)[0]
-        noise = torch.randn(latent.shape)
-        made = teacher.sample(noise, source=latent, paper=paper, tokens=teacher.tokens, steps=1)
-        assert (made - latent - step).abs().mean() < step.abs().mean()
