@@ -29,6 +29,29 @@ def _speed(model: str, **options: Any) -> Callable[[Conditions], Outcome]:
     return measure
 
 
+GRAPH_GOALS: Final = (
+    Goal(
+        name="graph-60",
+        text="four processes, 512x512, H.264 file at 60 FPS: every frame delivered",
+        seconds=100,
+        measure=_later("graphs", "paced", fps=60, delivered=1.0),
+    ),
+    Goal(
+        name="graph-100",
+        text=(
+            "the same at 100 FPS: >= 99 % delivered, age p99 < 50 ms, all links < 0.5 ms at p50, "
+            "bytes between host and GPU the least possible"
+        ),
+        seconds=100,
+        measure=_later("graphs", "paced", fps=100, delivered=0.99, whole=True),
+    ),
+    Goal(
+        name="prompt",
+        text="a prompt change in that graph: first new frame within 2 frames",
+        seconds=100,
+        measure=_later("prompts", "change"),
+    ),
+)
 GOALS: Final = (
     Goal(
         name="control-512",

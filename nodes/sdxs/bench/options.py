@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from nodes.sdxs.bench.rig import WITH_CONTROL, load
 from nodes.sdxs.bench.speed import speed
+from nodes.sdxs.checkpoint.compiled import compiled as checkpoint_compiled
 from nodes.sdxs.checkpoint.network import Network
 from streamer.bench.acceptance.goals import Conditions, NotAvailable, Outcome
 
@@ -24,17 +26,16 @@ def eager(conditions: Conditions) -> Outcome:
 
 def compiled(conditions: Conditions) -> Outcome:
     """Captured, of kernels that torch.compile has made."""
-    if conditions.fake:
-        # Its kernels for a CPU take minutes to make; the rest of the way is the same.
-        network = by_backend(load(WITH_CONTROL.under(conditions), conditions).network, "eager")
-        return speed(conditions, WITH_CONTROL, at_least=None, network=network)
-    return speed(conditions, WITH_CONTROL, at_least=None, compile=True)
+    # torch.compile's own kernels for a CPU take minutes to make; the rest of the way is the same.
+    compiler = partial(by_backend, backend="eager") if conditions.fake else checkpoint_compiled
+    return speed(conditions, WITH_CONTROL, at_least=None, compiler=compiler)
 
 
 def contiguous(conditions: Conditions) -> Outcome:
     """Captured, without channels-last: channel by channel in memory, as torch does by itself."""
-    network = load(WITH_CONTROL.under(conditions), conditions).network
-    return speed(conditions, WITH_CONTROL, at_least=None, network=channels_first(network))
+    engine = load(WITH_CONTROL.under(conditions), conditions)
+    channels_first(engine.network)
+    return speed(conditions, WITH_CONTROL, at_least=None, engine=engine)
 
 
 def fp8(conditions: Conditions) -> Outcome:
@@ -43,8 +44,11 @@ def fp8(conditions: Conditions) -> Outcome:
         raise NotAvailable("torchao is not installed")
     if conditions.fake:
         raise NotAvailable("FP8 needs a GPU")
-    network = load(WITH_CONTROL.under(conditions), conditions).network
-    return speed(conditions, WITH_CONTROL, at_least=None, compile=True, network=in_float8(network))
+    engine = load(WITH_CONTROL, conditions)
+    in_float8(engine.network)
+    return speed(
+        conditions, WITH_CONTROL, at_least=None, compiler=checkpoint_compiled, engine=engine
+    )
 
 
 def tensorrt(conditions: Conditions) -> Outcome:
@@ -55,14 +59,11 @@ def tensorrt(conditions: Conditions) -> Outcome:
         raise NotAvailable("TensorRT needs a GPU")
     import torch_tensorrt  # noqa: F401, which registers the back end
 
-    network = load(WITH_CONTROL, conditions).network
-    return speed(
-        conditions, WITH_CONTROL, at_least=None, capture=False,
-        network=by_backend(network, "tensorrt"),
-    )  # fmt: skip
+    compiler = partial(by_backend, backend="tensorrt")
+    return speed(conditions, WITH_CONTROL, at_least=None, capture=False, compiler=compiler)
 
 
-def channels_first(network: Network) -> Network:
+def channels_first(network: Network) -> None:
     """Lays a network's weights, and what enters it, out channel by channel; it is changed."""
     nets = (network.unet, *network.controls)
     for module in (*nets, network.vae):
@@ -72,10 +73,9 @@ def channels_first(network: Network) -> Network:
     for module in (*entries, network.vae.decoder):
         # A convolution takes its layout from its input where the two differ.
         module.register_forward_pre_hook(_in_order)
-    return network
 
 
-def in_float8(network: Network) -> Network:
+def in_float8(network: Network) -> None:
     """Has a network's linear layers multiply in 8 bits; it is changed."""
     from torchao.quantization import Float8DynamicActivationFloat8WeightConfig, quantize_
 
@@ -83,10 +83,9 @@ def in_float8(network: Network) -> Network:
     config = Float8DynamicActivationFloat8WeightConfig()
     for net in (network.unet, *network.controls):
         quantize_(net, config)
-    return network
 
 
-def by_backend(network: Network, backend: str) -> Network:
+def by_backend(network: Network, *, backend: str) -> Network:
     """The same network, its parts compiled by a back end of torch.compile's."""
     made = copy.copy(network)
     for part in _PARTS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import cycle
@@ -13,13 +14,14 @@ from PIL import Image
 from torch import Tensor
 
 from nodes.sdxs import OneStep
-from nodes.sdxs.bench.timing import settle
 from nodes.sdxs.checkpoint.capture import CudaGraph, Recorder, Traced
 from nodes.sdxs.checkpoint.engine import CheckpointOneStep
 from nodes.sdxs.checkpoint.network import Network
-from nodes.sdxs.checkpoint.painter import Painter, Part
+from nodes.sdxs.checkpoint.painter import Painter
+from nodes.sdxs.jobs import Job
 from streamer.bench.acceptance.goals import Conditions
 
+Compiler = Callable[[Network], Network]
 PROMPT: Final = "a castle on a hill, oil painting"
 SHOWN: Final = 4
 """different pictures, shown in turn"""
@@ -54,10 +56,14 @@ LARGE: Final = Model("random:sdxs-1024", False, 1024)
 
 
 def load(model: Model, conditions: Conditions) -> CheckpointOneStep:
-    """A model on the GPU in float16, or on the CPU in float32; the prompt is set."""
+    """A model on the GPU in float16, or on the CPU in float32, to be recorded by a `Rig`."""
     device, dtype = ("cpu", "float32") if conditions.fake else ("cuda:0", "float16")
     engine = OneStep.load(
-        model.name, control="random" if model.control else None, device=device, dtype=dtype
+        model.name,
+        control="random" if model.control else None,
+        device=device,
+        dtype=dtype,
+        capture="off",
     )
     assert isinstance(engine, CheckpointOneStep)
     engine.prompt = PROMPT
@@ -81,10 +87,9 @@ class Rig:
     A context manager: inside, all is ready; what was recorded goes at its end.
 
     Args:
-        engine: with its settings, which are taken as they are now.
-        network: that is run; the engine's own by default.
+        engine: with its settings, which are taken as they are now; it stays as it is.
         recorder: records passes; None to run the networks as they stand.
-        compile: whether torch.compile's kernels are run.
+        compiler: makes a compiled network of the engine's; None to compile nothing.
         count: pictures in a pass.
         side: of the pictures, pixels.
     """
@@ -94,30 +99,29 @@ class Rig:
         engine: CheckpointOneStep,
         *,
         side: int,
-        network: Network | None = None,
         recorder: Recorder | None,
-        compile: bool = False,
+        compiler: Compiler | None = None,
         count: int = 1,
     ) -> None:
         self.device = engine.network.device
         self.out = torch.zeros(count, side, side, 3, dtype=torch.uint8, device=self.device)
-        self._painter = Painter(network or engine.network, recorder=recorder, compile=compile)
-        self._recorded = recorder is not None or compile
-        drawn = partial(torch.randint, 0, 256, (side, side, 3), dtype=torch.uint8)
+        self._engine = engine.sibling()
+        self._engine.painter = Painter(
+            engine.network, recorder=recorder, compile=compiler is not None
+        )
+        if compiler is not None:
+            self._engine.painter.compiler = compiler
+        self._recorded = recorder is not None or compiler is not None
+        self._key = (count, side, side)
+        draw = partial(torch.randint, 0, 256, (side, side, 3), dtype=torch.uint8)
         generator = torch.Generator().manual_seed(_SEED)
-        settings = self._settings = engine.snapshot()
+        settings = engine.snapshot()
         self._passes = cycle(
             [
-                [Part(settings, drawn(generator=generator).to(self.device)) for _ in range(count)]
+                [Job(draw(generator=generator).to(self.device), out, settings) for out in self.out]
                 for _ in range(SHOWN)
             ]
         )
-        self._entering, self._leaving = (self._host_memory(side) for _ in range(2))
-        self._key = (count, side, side)
-
-    def _host_memory(self, side: int) -> Tensor:
-        pinned = self.device.type == "cuda"
-        return torch.zeros(side, side, 3, dtype=torch.uint8, pin_memory=pinned)
 
     def __call__(self) -> Tensor:
         """One pass; on a GPU it has only been given to it.
@@ -125,19 +129,12 @@ class Rig:
         Returns:
             uint8 N × height × width × 3 on the device.
         """
-        with torch.inference_mode():
-            self.out.copy_(self._painter.paint(next(self._passes)).levels)
+        self._engine.paint_jobs(next(self._passes))
         return self.out
 
     def paint(self, picture: Image.Image) -> Image.Image:
-        """One picture from and to the host, by pinned memory both ways."""
-        self._entering.copy_(torch.from_numpy(np.array(picture)))
-        entered = self._entering.to(self.device, non_blocking=True)
-        with torch.inference_mode():
-            made = self._painter.paint([Part(self._settings, entered)])
-            self._leaving.copy_(made.levels[0], non_blocking=True)
-        settle(self.device)
-        return Image.fromarray(self._leaving.numpy().copy())
+        """One picture from and to the host."""
+        return Image.fromarray(self._engine(np.asarray(picture)))
 
     def get_ready(self) -> None:
         """Paints, and waits for what is recorded or compiled in the background.
@@ -147,17 +144,18 @@ class Rig:
         """
         self()
         if self._recorded:
-            self._painter.captures.wait(self._key)
-            if why := self._painter.captures.failures.get(self._key):
+            captures = self._engine.painter.captures
+            captures.wait(self._key)
+            if why := captures.failures.get(self._key):
                 raise RuntimeError(f"it cannot be recorded or compiled: {why}")
 
     def __enter__(self) -> Self:
         try:
             self.get_ready()
         except BaseException:
-            self._painter.close()
+            self._engine.close()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._painter.close()
+        self._engine.close()

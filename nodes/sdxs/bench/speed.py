@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from nodes.sdxs.bench import timing
-from nodes.sdxs.bench.rig import Model, Rig, loaded, recorder
+from nodes.sdxs.bench.rig import Compiler, Model, Rig, loaded, recorder
 from nodes.sdxs.checkpoint import flops
-from nodes.sdxs.checkpoint.network import Network
+from nodes.sdxs.checkpoint.engine import CheckpointOneStep
 from streamer.bench.acceptance.goals import Conditions, Outcome
 
 TFLOPS: Final = 790e12
@@ -25,8 +25,8 @@ def speed(
     count: int = 1,
     steady: bool = False,
     capture: bool = True,
-    compile: bool = False,
-    network: Network | None = None,
+    compiler: Compiler | None = None,
+    engine: CheckpointOneStep | None = None,
 ) -> Outcome:
     """Pictures a second, each pass waited for before the next.
 
@@ -37,18 +37,17 @@ def speed(
         count: pictures in a pass.
         steady: whether p99 must be within `STEADY` of p50.
         capture: whether a pass is recorded and replayed.
-        compile: whether torch.compile's kernels are run.
-        network: in place of the model's own.
+        compiler: makes a compiled network of the model's; None to compile nothing.
+        engine: the model, loaded in some other way.
     """
     model = model.under(conditions)
-    engine = loaded(model, conditions)
+    engine = engine or loaded(model, conditions)
     frames, warm_ups = (6, 2) if conditions.fake else (timing.FRAMES, timing.WARM_UPS)
     with Rig(
         engine,
         side=model.side,
-        network=network,
         recorder=recorder(conditions) if capture else None,
-        compile=compile,
+        compiler=compiler,
         count=count,
     ) as rig:
         times = timing.one_by_one(rig, rig.device, frames=frames, warm_ups=warm_ups)
