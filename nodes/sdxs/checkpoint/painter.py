@@ -106,7 +106,9 @@ class Painter:
         self._fast: Network | None = None
         self._uploads = Uploads(network.device)
         self._stream: Any = None
-        self.captures: Captures[Signature, Captured] = Captures(self._named, log=log)
+        self.captures: Captures[Signature, Captured] = Captures(
+            partial(_named, compile=compile), log=log
+        )
 
     @property
     def extract(self) -> Extract | None:
@@ -234,11 +236,13 @@ class Painter:
         self._note("")
         return Captured(inputs, recording, network.device)
 
-    def _named(self, key: Signature) -> str:
-        count, height, width = key
-        what = "compiled" if self._compile else "captured"
-        several = f"{count} pictures" if count > 1 else "a picture"
-        return f"{several} of {width}x{height} cannot be {what}"
+
+def _named(key: Signature, *, compile: bool) -> str:
+    # Not a method: a painter that its own recordings hold would wait for the garbage collector.
+    count, height, width = key
+    what = "compiled" if compile else "captured"
+    several = f"{count} pictures" if count > 1 else "a picture"
+    return f"{several} of {width}x{height} cannot be {what}"
 
 
 def _stacked(images: list[Tensor]) -> Tensor:
