@@ -66,7 +66,6 @@ def load(
     engine = batching.share(
         tuple(given.items()),
         lambda: _loaded(log=log, note=note, **given),
-        device=device,
         together=p.batch == "auto",
         alive=alive,
         log=log,

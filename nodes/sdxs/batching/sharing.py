@@ -40,20 +40,18 @@ class Shelf:
         key: Hashable,
         load: Callable[[], OneStep],
         *,
-        device: str,
         together: bool = True,
         alive: Callable[[], None] = lambda: None,
         log: logging.Logger | None = None,
     ) -> OneStep:
         """An engine with settings of its own and a model that all with the same key share.
 
-        All of them take turns; each serves one thread at a time. The model is freed when
-        nothing holds any of them any longer, in whichever thread that is.
+        All of them take turns; each serves one thread at a time. The model is closed and freed
+        when nothing holds any of them any longer, in whichever thread that is.
 
         Args:
             key: all that the model and its arithmetic depend on.
             load: loads it; called if nobody has it, and by one at a time.
-            device: where it runs, as torch names it.
             together: whether its pictures may be painted in one pass with others'.
             alive: called about once a second while it waits for its turn.
             log: receives its warnings; that of the engine by default.
@@ -67,8 +65,9 @@ class Shelf:
             passes = place.passes() if place.passes is not None else None
             if passes is None:
                 engine = load()
-                passes = Passes(engine, fence=fence_of(device))
+                passes = Passes(engine, fence=fence_of(engine.device))
                 place.passes = weakref.ref(passes)
+                weakref.finalize(passes, engine.close)
             engine = passes.engine.sibling()
         engine.log = log or engine.log
         engine.turns = passes.join(together=together, alive=alive)

@@ -94,7 +94,7 @@ def together(engines: list[OneStep], work: Callable[[int], Any]) -> list[Any]:
 
 
 def test_videos_share_a_model_and_none_of_its_settings(model: OneStep, shelf: Shelf) -> None:
-    engines = [shelf.share("m", model.sibling, device="cpu") for _ in range(3)]
+    engines = [shelf.share("m", model.sibling) for _ in range(3)]
     assert len(shelf) == 1
     assert len({id(member(one).passes) for one in engines}) == 1
     part = "network" if hasattr(model, "network") else "_backend"
@@ -124,7 +124,7 @@ def test_videos_share_a_model_and_none_of_its_settings(model: OneStep, shelf: Sh
 
 def test_settings_change_between_two_pictures_for_one_video_alone(shelf: Shelf, load: Load) -> None:
     model = load()
-    first, second = (shelf.share("m", model.sibling, device="cpu") for _ in range(2))
+    first, second = (shelf.share("m", model.sibling) for _ in range(2))
     adjust(first, SETTINGS[0])
     adjust(second, SETTINGS[1])
     before = [first(PICTURES[0]), second(PICTURES[0])]
@@ -153,7 +153,7 @@ def test_settings_change_between_two_pictures_for_one_video_alone(shelf: Shelf, 
 
 def test_a_spoiled_picture_is_one_videos_own(shelf: Shelf, load: Load) -> None:
     model = load()
-    engines = [shelf.share("m", model.sibling, device="cpu") for _ in range(2)]
+    engines = [shelf.share("m", model.sibling) for _ in range(2)]
     good: Any = engines[0].embedding  # type: ignore[attr-defined]
     spoilt = replace(good, tokens=good.tokens * float("nan"))
     engines[0].embedding = spoilt  # type: ignore[attr-defined]
@@ -171,7 +171,7 @@ def test_a_spoiled_picture_is_one_videos_own(shelf: Shelf, load: Load) -> None:
 
 
 def test_a_size_that_does_not_fit_is_refused_before_anybody_waits(shelf: Shelf, load: Load) -> None:
-    engine = shelf.share("m", load, device="cpu")
+    engine = shelf.share("m", load)
     with pytest.raises(ValueError, match="multiples of 8, not 70x64"):
         engine(PICTURES[0][:, :70])
     assert member(engine).passes.counts == {}
@@ -179,7 +179,7 @@ def test_a_size_that_does_not_fit_is_refused_before_anybody_waits(shelf: Shelf, 
 
 def test_each_video_has_its_own_past(shelf: Shelf, load: Load) -> None:
     model = load()
-    engines = [shelf.share("m", model.sibling, device="cpu") for _ in range(2)]
+    engines = [shelf.share("m", model.sibling) for _ in range(2)]
     order = ([0, 1, 2], [3, 4, 5])
 
     def walk(engine: OneStep, numbers: list[int]) -> list[Any]:
@@ -209,7 +209,7 @@ def test_one_loads_while_others_wait_for_it(shelf: Shelf) -> None:
         return load_bundled()
 
     with ThreadPoolExecutor(4) as pool:
-        done = [pool.submit(shelf.share, "m", counted, device="cpu") for _ in range(4)]
+        done = [pool.submit(shelf.share, "m", counted) for _ in range(4)]
         until(lambda: loads)
         go.set()
         engines = [one.result(GUARD) for one in done]
@@ -227,9 +227,9 @@ def test_another_model_does_not_wait_for_one_that_is_loading(shelf: Shelf, load:
         return load_bundled()
 
     with ThreadPoolExecutor(1) as pool:
-        waits = pool.submit(shelf.share, "slow", slow, device="cpu")
+        waits = pool.submit(shelf.share, "slow", slow)
         assert begun.wait(GUARD)
-        other = shelf.share("other", load, device="cpu")
+        other = shelf.share("other", load)
         assert not waits.done()
         go.set()
         assert waits.result(GUARD).name != other.name
@@ -247,44 +247,56 @@ def test_who_waited_for_a_load_that_failed_tries_for_itself(shelf: Shelf, load: 
         return load()
 
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(shelf.share, "m", scarce, device="cpu")
+        first = pool.submit(shelf.share, "m", scarce)
         until(lambda: loads)
-        second = pool.submit(shelf.share, "m", scarce, device="cpu")
+        second = pool.submit(shelf.share, "m", scarce)
         go.set()
         with pytest.raises(MemoryError, match="none for the first"):
             first.result(GUARD)
         assert second.result(GUARD).backend == "torch"
     with pytest.raises(RuntimeError, match="refused"):
-        shelf.share("n", _refuse, device="cpu")
-    assert shelf.share("n", load, device="cpu").backend == "torch"
+        shelf.share("n", _refuse)
+    assert shelf.share("n", load).backend == "torch"
 
 
 def _refuse() -> OneStep:
     raise RuntimeError("refused")
 
 
-def test_the_last_to_let_go_frees_the_model(shelf: Shelf, load: Load) -> None:
-    first, second = (shelf.share("m", load, device="cpu") for _ in range(2))
+def test_the_last_to_let_go_frees_the_model(
+    shelf: Shelf, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[int] = []
+
+    def told() -> OneStep:
+        engine = load()
+        close = type(engine).close
+        monkeypatch.setattr(type(engine), "close", lambda one: (closed.append(0), close(one))[1])
+        return engine
+
+    first, second = (shelf.share("m", told) for _ in range(2))
     network = weakref.ref(first.network)  # type: ignore[attr-defined]
     assert second(PICTURES[0]).std() > 5
-    del first
-    assert len(shelf) == 1
-    assert second(PICTURES[0]).std() > 5
-    assert member(second).passes.members == 1
-    del second
-    assert len(shelf) == 0
     gc.collect()
-    assert network() is None
-    assert (
-        shelf.share("m", load, device="cpu")(PICTURES[0]).std() > 5
-    )  # and is loaded again when it is wanted
+    gc.disable()  # nothing may wait for it: it would stop the frames of others
+    try:
+        del first
+        assert (len(shelf), closed) == (1, [])
+        assert second(PICTURES[0]).std() > 5
+        assert member(second).passes.members == 1
+        del second
+        assert (len(shelf), closed) == (0, [0])
+        assert network() is None
+    finally:
+        gc.enable()
+    assert shelf.share("m", load)(PICTURES[0]).std() > 5  # and is loaded again when it is wanted
 
 
 def test_one_that_goes_while_another_is_painted_leaves_it_its_model(
     shelf: Shelf, load: Load
 ) -> None:
     model = load()
-    engines = [shelf.share("m", model.sibling, device="cpu") for _ in range(2)]
+    engines = [shelf.share("m", model.sibling) for _ in range(2)]
     expected = model(PICTURES[0])
     passes = member(engines[0]).passes
     guest = passes.join()
@@ -299,7 +311,7 @@ def test_one_that_goes_while_another_is_painted_leaves_it_its_model(
 
 
 def test_other_uses_of_an_engine_take_their_turns_too(model: OneStep, shelf: Shelf) -> None:
-    engine = shelf.share("m", model.sibling, device="cpu")
+    engine = shelf.share("m", model.sibling)
     guest = member(engine).passes.join()
     uses: list[Callable[[], Any]] = [
         lambda: engine.warm_up(72, 64),
