@@ -89,7 +89,7 @@ def test_a_camera_that_is_not_there_is_waited_for(
     run = started("run", camera_graph(tmp_path), "--report", "r.json")
 
     def waits() -> bool:
-        said = streamer("status", "--json").stdout
+        said = streamer("status", str(run.pid), "--json").stdout
         nodes = json.loads(said)[0]["nodes"] if said.strip() not in ("", "[]") else {}
         return bool(nodes.get("camera", {}).get("status") == "connecting")
 
