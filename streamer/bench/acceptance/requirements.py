@@ -1,11 +1,16 @@
-"""What a machine lacks to run the acceptance, all of it at once."""
+"""What a machine lacks to run the acceptance, all of it at once.
+
+`python -m streamer.bench.acceptance.requirements FOLDER` prints which packages, of those that have
+wheels in a folder, are missing or too old here. It imports no package that could be missing.
+"""
 
 from __future__ import annotations
 
 import re
 import shutil
+import sys
 import tomllib
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +36,8 @@ _ALSO: Final = {
     ),
 }
 _CUPY: Final = ("cupy-cuda13x", "cupy-cuda12x", "cupy")
+_LEFT_ALONE: Final = ("torch", "numpy", "pillow", "opencv-python-headless")
+"""packages whose own requirements are the affair of whoever has installed them"""
 _REQUIREMENT: Final = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(?:\[[^]]*\])?(?P<bounds>[^;]*)")
 
 
@@ -42,6 +49,7 @@ def missing(*, fake: bool) -> list[str]:
     """
     lowest = lowest_versions()
     found = [line for name in _NEEDED if (line := _lacking(name, lowest.get(name, "")))]
+    found += _lacking_for_others()
     if fake:
         return found
     if line := _lacking_cupy(lowest):
@@ -54,6 +62,21 @@ def missing(*, fake: bool) -> list[str]:
         found += _no_driver()
     import_error = _torch_without_cuda()
     return [*found, import_error] if import_error else found
+
+
+def to_install(wheels: Path) -> list[str]:
+    """Names of the packages with wheels in a folder that are missing here or too old.
+
+    Args:
+        wheels: the folder.
+    """
+    lowest = lowest_versions()
+    names = {path.name.split("-")[0].replace("_", "-").lower() for path in wheels.glob("*.whl")}
+    return sorted(
+        name
+        for name in names
+        if (found := _version(name)) is None or is_lower(found, lowest.get(name, ""))
+    )
 
 
 def lowest_versions() -> dict[str, str]:
@@ -88,6 +111,35 @@ def _lacking(name: str, lowest: str) -> str:
     if lowest and is_lower(installed, lowest):
         return f"Python package {name} {installed} is too old: pip install '{wanted}'"
     return ""
+
+
+def _lacking_for_others() -> list[str]:
+    """What packages that are there need themselves."""
+    try:
+        from packaging.requirements import Requirement
+    except ImportError:  # pytest brings it, and is missed already
+        return []
+    found: dict[str, str] = {}
+    seen = set(_LEFT_ALONE)
+    waiting = [name for name in _NEEDED if _version(name) is not None]
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        for text in requires(name) or ():
+            needed = Requirement(text)
+            other = re.sub(r"[-_.]+", "-", needed.name).lower()
+            if needed.marker is not None and not needed.marker.evaluate({"extra": ""}):
+                continue
+            if _version(other) is not None:
+                waiting.append(other)
+            elif other not in _NEEDED:
+                found[other] = (
+                    f"Python package {other}, which {name} needs: pip install {other}, or "
+                    "--wheels DIR with its wheel"
+                )
+    return [found[name] for name in sorted(found)]
 
 
 def _lacking_cupy(lowest: dict[str, str]) -> str:
@@ -125,3 +177,8 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+if __name__ == "__main__":
+    for name in to_install(Path(sys.argv[1])):
+        print(name)
