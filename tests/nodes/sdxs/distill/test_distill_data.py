@@ -8,6 +8,7 @@ import torch
 
 from nodes.sdxs.distill import targets
 from nodes.sdxs.distill.data import Batches, prepare
+from nodes.sdxs.distill.matching import similarity
 from nodes.sdxs.distill.pictures import dead_leaves, photograph_crop, photographs
 from nodes.sdxs.distill.pixels import colour, edges, loss, structure
 from nodes.sdxs.distill.small.networks import initialise
@@ -52,6 +53,13 @@ def test_losses_are_nought_for_equals_and_see_blur() -> None:
     # The same absolute error, but one has lost its edge.
     assert (blurred - sharp).abs().mean() > (darker - sharp).abs().mean()
     assert edges(blurred, sharp) > 5 * edges(darker, sharp)
+
+
+def test_structure_is_similarity_at_every_second_window() -> None:
+    generator = torch.Generator().manual_seed(0)
+    one, other = (torch.rand(2, 3, 40, 48, generator=generator) for _ in range(2))
+    wanted = 1 - similarity(one.double(), other.double())[:, :, ::2, ::2].mean()
+    assert structure(one.double(), other.double()).item() == pytest.approx(wanted.item(), abs=1e-9)
 
 
 def test_a_colour_cast_costs_more_than_the_same_error_in_light() -> None:
