@@ -118,7 +118,8 @@ class Steady:
         try:
             self._paint_what_fits(image, out)
         except (SpoiledPictureError, MemoryError) as error:
-            self.trouble = error
+            # Without its traceback, which holds the pictures, and by them slots of the link.
+            self.trouble = type(error)(*error.args)
             self._before = self._latents = self._source = None
             if self._result is None:
                 raise
