@@ -1,10 +1,11 @@
-"""Both ends of a link on a simulated GPU, as programs that tests start, stop and kill.
+"""Both ends of a link on a GPU, as programs that tests start, stop and kill.
 
 `cuda_peers.py consume ENDPOINT NAME INCARNATION MODE` takes pictures until the end, then prints
 what it has seen as JSON. MODE is `device` (work on the GPU), `host` (copies there), or `hold`
 (keeps what it gets, with work under way).
 
-`cuda_peers.py produce ENDPOINT INCARNATION COUNT` sends so many pictures, one every millisecond.
+`cuda_peers.py produce ENDPOINT INCARNATION COUNT [SCALE]` sends so many pictures, one every
+millisecond.
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ class Looker:
         self._out: SimulatedArray = gpu.device(0).empty((1,))
 
     def look(self, array: SimulatedArray, seq: int) -> None:
+        if not hasattr(array, "compute"):  # a real GPU's
+            self.seen.append((seq, bool((array.get() == seq % 256).all())))
+            return
+
         def kernel(pixels: Any) -> Any:
             self.seen.append((seq, bool((pixels == seq % 256).all())))
             return np.zeros(1, np.uint8)
@@ -95,13 +100,13 @@ def consume(endpoint: str, name: str, incarnation: str, mode: str) -> None:
     context.term()
 
 
-def produce(endpoint: str, incarnation: str, count: str) -> None:
+def produce(endpoint: str, incarnation: str, count: str, scale: str = "1") -> None:
     context: zmq.Context[Any] = zmq.Context()
     sink = links.consumer("sink")
     out = links.outlet(context, endpoint, sink, incarnation=int(incarnation))
     links.settled(out, lambda: sink.identity is not None)
     for seq in range(int(count)):
-        links.publish(out, seq)
+        links.publish(out, seq, scale=int(scale))
         print("sent", flush=True)
         time.sleep(0.001)
     out.finish()

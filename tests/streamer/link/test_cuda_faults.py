@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import links
 import pytest
 import zmq
+from cuda_ends import Peer, stand_still
 from links import consumer, inlet, next_of, outlet, publish, settled
 
 from streamer import gpu
@@ -20,12 +19,9 @@ from streamer.drops import Drop
 from streamer.errors import FrameError
 from streamer.gpu import pixels, simulated
 from streamer.gpu.device import GRANULE
-from streamer.gpu.simulated.world import world
 from streamer.link import pool
 from streamer.link.inlet import EndOfStream, Received
 from streamer.link.outlet import Outlet
-
-PEERS = Path(__file__).with_name("cuda_peers.py")
 
 
 @pytest.fixture(autouse=True)
@@ -38,29 +34,6 @@ def on_gpu(simulated_gpu: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def endpoint(tmp_path: Path) -> str:
     return f"ipc://{tmp_path}/link"
-
-
-class Peer:
-    """One end of a link in a process of its own; see `cuda_peers`."""
-
-    def __init__(self, *words: object) -> None:
-        command = [sys.executable, str(PEERS), *map(str, words)]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-
-    def says(self, word: str) -> None:
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == word + "\n"
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.communicate()
-
-    def saw(self, out: Outlet) -> dict[str, Any]:
-        """What a consumer has seen by the end of the stream."""
-        assert settled(out, lambda: self.process.poll() is not None)
-        text, _ = self.process.communicate()
-        assert self.process.returncode == 0
-        return json.loads(text.splitlines()[-1])  # type: ignore[no-any-return]
 
 
 def opened_handles(folder: Path) -> int:
@@ -80,18 +53,6 @@ def freed(folder: Path, out: Outlet | None = None) -> bool:
             out.service()
         time.sleep(0.01)
     return simulated.used(folder) == 0
-
-
-def stand_still(process: Any, folder: Path) -> None:
-    """Stops a process, but not while it holds the books of the simulated GPU."""
-    with world(folder).locked():
-        process.send_signal(signal.SIGSTOP)
-        # Each thread stops by itself; one that has not yet could still take the books.
-        threads = list(Path(f"/proc/{process.pid}/task").iterdir())
-        while any(
-            (thread / "stat").read_text().rpartition(")")[2].split()[0] != "T" for thread in threads
-        ):
-            time.sleep(0.001)
 
 
 def take(source: Any, count: int) -> list[int]:
