@@ -105,9 +105,9 @@ def test_a_node_that_hangs_while_the_run_drains_is_named(
 def test_an_output_that_takes_long_to_finish_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(draining, "DRAIN_IDLE", 0.3)
+    monkeypatch.setattr(draining, "DRAIN_IDLE", 3.0)
     tape = tmp_path / "tape"
-    made = chain(tape, src_count=10**6, src_fps=100, out_finish_seconds=1.5)
+    made = chain(tape, src_count=10**6, src_fps=100, out_finish_seconds=4.5)
     report = run(made, interrupting())
     assert report.exit_status == 0
     assert others(tape) == ["open 1", "end"]
