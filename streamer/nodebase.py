@@ -200,7 +200,8 @@ class Node(Generic[P]):
         """Gets ready for changed parameters; in another thread, while pictures go on.
 
         What takes time belongs here: a prompt's embedding, a model's weights. Called for changes
-        of fields that say `json_schema_extra={"live": True}`, one at a time and in order.
+        of fields that say `json_schema_extra={"live": True}`, one at a time and in order, the next
+        one when this one has been taken or refused.
 
         Args:
             params: the new ones, checked.
