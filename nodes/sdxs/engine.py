@@ -92,8 +92,8 @@ class OneStep(Adjustable):
             threads: How many the network may use; None leaves it to the backend.
             text_encoder: Of a checkpoint: `"keep"` it for other prompts, `"release"` it after
                 each, or `"auto"`, which releases it where memory is short.
-            capture: `"auto"` records the work for pictures of a size once, in the background, and
-                replays it from then on, on CUDA; `"off"` never does.
+            capture: `"auto"` records a checkpoint's work for pictures of a size once, in the
+                background, and replays it from then on, on CUDA; `"off"` never does.
             compile: Whether to compile a checkpoint's networks by torch.compile, for each size
                 and in the background, which takes minutes.
             log: Receives warnings, a sentence each; that of `nodes.sdxs` by default.
@@ -106,6 +106,8 @@ class OneStep(Adjustable):
             ImportError: The backend that was named is not installed.
             MemoryError: There is too little of it; what was taken is given back.
         """
+        if capture not in ("auto", "off"):
+            raise ValueError(f"unknown capture {capture!r}; known are auto and off")
         name = ModelName.parse(model)
         if name.is_bundle:
             from nodes.sdxs.small import SmallOneStep
@@ -121,7 +123,7 @@ class OneStep(Adjustable):
                     f"model {name} is not compiled; compile is for published checkpoints"
                 )
             return SmallOneStep.open(
-                model, device=device, dtype=dtype, backend=backend, threads=threads, capture=capture
+                model, device=device, dtype=dtype, backend=backend, threads=threads
             )
         from nodes.sdxs.checkpoint.engine import CheckpointOneStep
 

@@ -78,8 +78,8 @@ class SdxsParams(streamer.Params):
     backend: Literal["auto", "torch", "openvino"] = "auto"
     """what runs it; `auto` is the fastest for the device"""
     capture: Literal["auto", "off"] = "auto"
-    """whether the work for pictures of a size is recorded once and replayed from then on; `auto`
-    does on a GPU"""
+    """whether a checkpoint's work for pictures of a size is recorded once, and replayed from then
+    on; `auto` does on a GPU"""
     compile: Literal["off", "on"] = "off"
     """whether a checkpoint's networks are compiled for the size of the pictures, which takes
     minutes, in which they flow uncompiled; kept for the next start"""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nodes.sdxs import blending, vocabulary
-from nodes.sdxs.backends import Backend, choose
+from nodes.sdxs.backends import Backend, Torch, choose
 from nodes.sdxs.bundle import Bundle
 from nodes.sdxs.engine import OneStep
-from nodes.sdxs.jobs import Bytes, Settings
+from nodes.sdxs.jobs import Bytes, Job, Settings
 from nodes.sdxs.settings import STRONGEST_HOLD
 from nodes.sdxs.tokens import read_tokens
 
@@ -38,7 +39,6 @@ class SmallOneStep(OneStep):
         dtype: str,
         backend: str,
         threads: int | None,
-        capture: str = "auto",
     ) -> SmallOneStep:
         """See `OneStep.load`."""
         bundle = Bundle.open(model)
@@ -111,6 +111,39 @@ class SmallOneStep(OneStep):
             np.full((batch, 1, 1, 1), strength, np.float32),
             out=out,
         )
+
+    @property
+    def device(self) -> str:
+        """See `OneStep.device`."""
+        return self._backend.device if isinstance(self._backend, Torch) else "cpu"
+
+    @property
+    def takes_tensors(self) -> bool:
+        """On torch."""
+        return isinstance(self._backend, Torch)
+
+    def _paint_jobs(self, jobs: Sequence[Job]) -> None:
+        if isinstance(jobs[0].image, np.ndarray):
+            super()._paint_jobs(jobs)
+            return
+        if not isinstance(self._backend, Torch):
+            raise ValueError(f"model {self.name!r} takes no tensors on {self.backend}")
+        import torch
+
+        from nodes.sdxs.checkpoint import streams
+
+        device = torch.device(self.device)
+        streams.before(jobs, device)
+        for job in jobs:
+            settings, (height, width) = job.settings, job.image.shape[:2]
+            self._backend.run_there(
+                job.image[None],
+                settings.embedding,
+                self._noise(settings, height, width),
+                STRONGEST_HOLD - settings.conditioning_scale,
+                out=job.out[None],
+            )
+        streams.after(jobs, device)
 
     def _noise(self, settings: Settings, height: int, width: int) -> Floats:
         shrink = self._bundle.shrink

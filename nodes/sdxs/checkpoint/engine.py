@@ -69,7 +69,6 @@ class CheckpointOneStep(OneStep):
         note: Callable[[str], None] | None = None,
     ) -> CheckpointOneStep:
         """See `OneStep.load`."""
-        captured = capture_on(device, capture)
         place, arithmetic = _checked(device, dtype, backend, threads, text_encoder)
         if threads is not None and place.type == "cpu":
             torch.set_num_threads(threads)
@@ -110,7 +109,7 @@ class CheckpointOneStep(OneStep):
             native_size=int(config.sample_size) * network.shrink,
             painter=Painter(
                 network,
-                recorder=CudaGraph if captured else None,
+                recorder=CudaGraph if capture == "auto" and place.type == "cuda" else None,
                 compile=compile,
                 log=log,
                 note=note,
@@ -430,14 +429,3 @@ def _listed(control: str | Path | Sequence[str | Path] | None) -> list[str | Pat
     if control is None:
         return []
     return [control] if isinstance(control, str | Path) else list(control)
-
-
-def capture_on(device: str, capture: str) -> bool:
-    """Whether pictures are captured on a device.
-
-    Raises:
-        ValueError: `capture` is neither `auto` nor `off`.
-    """
-    if capture not in ("auto", "off"):
-        raise ValueError(f"unknown capture {capture!r}; known are auto and off")
-    return capture == "auto" and device.startswith("cuda")

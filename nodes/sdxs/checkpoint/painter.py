@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -135,6 +136,12 @@ class Painter:
         self.captures.close()
         if self._stream is not None:
             self._stream.synchronize()
+
+    def __del__(self) -> None:
+        # The memory of the weights is another's once they are let go of.
+        stream = getattr(self, "_stream", None)
+        if stream is not None and not sys.is_finalizing():
+            stream.synchronize()
 
     def save_memory(self) -> None:
         """Lets go of all recordings, and makes none any more: they keep a picture's memory each."""

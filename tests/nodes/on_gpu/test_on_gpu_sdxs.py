@@ -40,8 +40,8 @@ def painted(node: Sdxs, pixels: Any, *, up: bool = True) -> Any:
         return out.numpy().copy()
 
 
-def on(device: Device | None, **params: Any) -> Sdxs:
-    context = SoloContext() if device is None else OnGpu(device)
+def on(place: Device | None, **params: Any) -> Sdxs:
+    context = SoloContext() if place is None else OnGpu(place)
     return solo(Sdxs, context=context, **{**TINY, "dtype": "float32", **params})
 
 
