@@ -143,6 +143,7 @@ def test_what_was_captured_once_follows_later_changes(astronaut, photographs):
     assert not torch.equal(captured(other), before)
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("name", CHOICES)
 def test_a_captured_cuda_graph_draws_the_same(photographs, name):
