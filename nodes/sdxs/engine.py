@@ -227,6 +227,11 @@ class OneStep(Adjustable):
         """Whether pictures of `paint_jobs` may be tensors of torch on `device`."""
         return False
 
+    @property
+    def paints_together(self) -> bool:
+        """Whether `paint_jobs` paints several pictures in one pass; else one after another."""
+        return False
+
     def close(self) -> None:
         """Ends what is done in the background, and waits for the device; no picture comes after.
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from nodes.sdxs.batching.passes import Fence, Passes
+from nodes.sdxs.batching.passes import MOST, Fence, Passes
 
 if TYPE_CHECKING:
     from nodes.sdxs.engine import OneStep
@@ -65,7 +65,9 @@ class Shelf:
             passes = place.passes() if place.passes is not None else None
             if passes is None:
                 engine = load()
-                passes = Passes(engine, fence=fence_of(engine.device))
+                # One after another, the first would wait for those behind it.
+                most = MOST if engine.paints_together else 1
+                passes = Passes(engine, fence=fence_of(engine.device), most=most)
                 place.passes = weakref.ref(passes)
                 weakref.finalize(passes, engine.close)
             engine = passes.engine.sibling()

@@ -163,6 +163,11 @@ class CheckpointOneStep(OneStep):
         """Always."""
         return True
 
+    @property
+    def paints_together(self) -> bool:
+        """Always."""
+        return True
+
     def close(self) -> None:
         """See `OneStep.close`."""
         self.painter.close()
