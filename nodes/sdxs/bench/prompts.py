@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Final
 
 import streamer
-from nodes.sdxs.bench.graphs import graph
+from nodes.sdxs.bench.graphs import FEW_FPS, graph
 from nodes.sdxs.bench.probe import Arrival, arrivals
 from streamer.bench.acceptance.goals import Conditions, Outcome
 from streamer.errors import RunError
 from streamer.runtime.remote import Remote, running_graphs
 
 _FPS: Final = 60
-_FEW_FPS: Final = 5
 _CHANGES: Final = ("a forest in winter", "a red car", "the sea at night", "an old map", "a cat")
 WITHIN: Final = 2
 """pictures of the former prompt that may still come after the change was asked for"""
@@ -26,7 +25,7 @@ _PATIENCE: Final = 120.0
 def change(conditions: Conditions) -> Outcome:
     """Changes the prompt of a running graph, several times, to texts that it has not seen."""
     path = conditions.folder / "arrivals"
-    fps, prompts = (_FEW_FPS, _CHANGES[:1]) if conditions.fake else (_FPS, _CHANGES)
+    fps, prompts = (FEW_FPS, _CHANGES[:1]) if conditions.fake else (_FPS, _CHANGES)
     plan = graph(conditions, fps=fps, out=("nodes.sdxs.bench.probe:Probe", {"path": str(path)}))
     errors: list[RunError] = []
 

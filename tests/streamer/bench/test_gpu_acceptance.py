@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -10,12 +11,15 @@ import pytest
 import torch
 
 from streamer import gpu
-from streamer.bench.acceptance.goals import GOALS, NOT_BUILT, judge
+from streamer.bench.acceptance import __main__ as acceptance
+from streamer.bench.acceptance.goals import Conditions, collect, judge
 from streamer.bench.gpu_link import measure
 from streamer.errors import DeviceError
 from streamer.gpu import probe, simulated
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "gpu_acceptance"
+SECONDS = 600
+"""guard against a hang"""
 
 
 @pytest.fixture
@@ -27,10 +31,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return made
 
 
+def script(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if k != gpu.SIMULATED}
+    return subprocess.run(
+        [str(SCRIPT), *map(str, words)],
+        capture_output=True, text=True, env=environment, timeout=SECONDS, check=False,
+    )  # fmt: skip
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_it_says_what_is_missing() -> None:
-    environment = {k: v for k, v in os.environ.items() if k != gpu.SIMULATED}
-    done = subprocess.run([str(SCRIPT)], capture_output=True, text=True, env=environment)
+    done = script()
     assert done.returncode == 2
     first, *lines = done.stderr.splitlines()
     assert first == "gpu_acceptance cannot run here; missing:"
@@ -39,9 +50,56 @@ def test_without_a_gpu_it_says_what_is_missing() -> None:
 
 
 def test_wheels_must_be_a_folder() -> None:
-    done = subprocess.run([str(SCRIPT), "--wheels", "/nowhere"], capture_output=True, text=True)
+    done = script("--wheels", "/nowhere")
     assert done.returncode == 1
     assert done.stderr == "error: --wheels needs a folder of wheels\n"
+
+
+def test_another_goal_is_refused_with_the_known_ones() -> None:
+    done = script("--fake", "--only", "hopp")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --only hopp: no such goal; known are tests, hop, flat, ")
+
+
+@pytest.mark.e2e
+def test_all_goals_are_measured_without_a_gpu_and_none_counts_as_reached(tmp_path: Path) -> None:
+    names = [goal.name for goals in collect().values() for goal in goals]
+    path = tmp_path / "figures.json"
+    # All but the tests, which run with the others anyway.
+    done = script("--fake", "--json", path, *(word for n in names for word in ("--only", n)))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not done.stderr
+    found = json.loads(path.read_text())
+    assert {"GPU", "system", "packages", "when", "commit"} <= found.keys()
+    rows = {row["name"]: row for row in found["goals"]}
+    assert list(rows) == names
+    absent = {name for name, row in rows.items() if row["verdict"] == "not available"}
+    assert absent <= {"fp8", "tensorrt"}
+    for name in set(rows) - absent:
+        assert rows[name]["verdict"] == "simulated", rows[name]
+        assert rows[name]["measured"].endswith("(no GPU, no measure)")
+        assert rows[name]["figures"]
+    table = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert len(table) == len(names) + 1
+    moved = rows["graph-bytes"]["figures"]
+    assert (moved["up"], moved["down"]) == (moved["least_up"], moved["least_down"])
+    assert moved["least_up"] == 64 * 64 * 1.5
+    assert rows["prompt"]["figures"]["former_pictures"]
+    assert rows["diffusers"]["figures"]["diffusers, prompt embedded"]["ratio"] > 0
+
+
+def test_a_table_has_columns_that_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        acceptance.Row(name="a", goal="short", measured="1", verdict="reached"),
+        acceptance.Row(name="b", goal="a longer goal", measured="22", verdict="missed"),
+    ]
+    acceptance.print_table(rows)
+    assert capsys.readouterr().out.splitlines() == [
+        "| goal          | measured | verdict |",
+        "|---------------|----------|---------|",
+        "| short         | 1        | reached |",
+        "| a longer goal | 22       | missed  |",
+    ]
 
 
 def test_frames_between_two_processes_are_measured_and_nothing_grows(folder: Path) -> None:
@@ -60,12 +118,11 @@ def test_frames_that_would_go_through_the_host_are_no_measure(folder: Path) -> N
         measure(frames=10)
 
 
-def test_every_goal_has_a_row_and_no_figure_of_a_simulated_gpu_passes(folder: Path) -> None:
-    assert len(GOALS) == 13
-    rows = [judge(goal, fake=True) for goal in GOALS if goal.measure is None]
-    assert {row.verdict for row in rows} == {NOT_BUILT}
-    assert all(row.measured.startswith("needs ") for row in rows)
+def test_a_link_that_cannot_be_measured_has_failed_and_says_why(
+    folder: Path, tmp_path: Path
+) -> None:
     simulated.change(folder, ipc=False)
-    row = judge(GOALS[0], fake=False)
-    assert row.verdict == "failed"
+    hop = collect()["link"][0]
+    row = judge(hop, Conditions(fake=False, folder=tmp_path))
+    assert (row.name, row.verdict) == ("hop", "failed")
     assert "no events between processes" in row.measured
