@@ -105,7 +105,7 @@ class Show:
             if preexec is not None:
                 preexec()
 
-        command = [sys.executable, "-P", "-m", "streamer.cli", "run", str(file)]
+        command = [sys.executable, "-P", "-m", "streamer", "run", str(file)]
         self._pipe, log_fd = os.pipe() if piped else (-1, os.open(self.log, _WRITE, 0o644))
         with os.fdopen(log_fd, "wb") as log:
             self.process = subprocess.Popen(
@@ -282,7 +282,7 @@ class Show:
         until(lambda: not self.processes(), f"processes {self.processes()} have ended")
         if swept:
             environment = {**os.environ, "TMPDIR": str(self.temporary), "PYTHONPATH": str(ROOT)}
-            command = [sys.executable, "-P", "-m", "streamer.cli", "status"]
+            command = [sys.executable, "-P", "-m", "streamer", "status"]
             subprocess.run(command, env=environment, check=True, capture_output=True)
         until(lambda: not os.listdir(self.temporary), "no temporary folder is left", seconds=10)
 

@@ -23,7 +23,7 @@ nodes:
 
 def streamer(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "streamer.cli", *arguments],
+        [sys.executable, "-m", "streamer", *arguments],
         capture_output=True,
         text=True,
         env={**os.environ, "COLUMNS": "100", **environ},

@@ -83,7 +83,7 @@ def test_only_what_is_needed_comes_and_then_the_model_runs(
     ) in before.stderr
     assert hub.asked == []
 
-    done = run("-m", "streamer.cli", "pull", MODEL)
+    done = run("-m", "streamer", "pull", MODEL)
     assert done.returncode == 0, done.stderr
     assert f"{MODEL} ({COMMIT[:10]})" in done.stdout
     assert "licence: openrail++ (CreativeML Open RAIL++-M: free to use" in done.stdout
@@ -104,7 +104,7 @@ def test_only_what_is_needed_comes_and_then_the_model_runs(
         "vae/diffusion_pytorch_model.safetensors",
     } | ({"tokenizer/special_tokens_map.json"} & set(hub.fetched()))
 
-    assert run("-m", "streamer.cli", "pull", CONTROL).returncode == 0
+    assert run("-m", "streamer", "pull", CONTROL).returncode == 0
     hub.asked.clear()
     painted = run(
         "-c",
@@ -118,10 +118,10 @@ def test_only_what_is_needed_comes_and_then_the_model_runs(
     assert hub.asked == []
 
     # Nothing comes twice.
-    again = run("-m", "streamer.cli", "pull", f"{MODEL}@main")
+    again = run("-m", "streamer", "pull", f"{MODEL}@main")
     assert again.returncode == 0
     assert hub.fetched() == {}
-    assert run("-m", "streamer.cli", "pull", MODEL, "--large").returncode == 0
+    assert run("-m", "streamer", "pull", MODEL, "--large").returncode == 0
     assert set(hub.fetched()) == {
         "vae_large/config.json",
         "vae_large/diffusion_pytorch_model.safetensors",
@@ -132,9 +132,9 @@ def test_an_interrupted_file_goes_on_where_it_stopped(hub: Hub, run: Run) -> Non
     # The hub's library writes 10 MiB at a time.
     file, chunk = "diffusion_pytorch_model.safetensors", 10 * 2**20
     hub.cut[file] = chunk + 1000
-    done = run("-m", "streamer.cli", "pull", BIG)
+    done = run("-m", "streamer", "pull", BIG)
     if done.returncode:
-        done = run("-m", "streamer.cli", "pull", BIG)
+        done = run("-m", "streamer", "pull", BIG)
     assert done.returncode == 0, done.stderr
     starts = [start for method, path, start in hub.asked if (method, path) == ("GET", file)]
     assert starts == [0, chunk]
@@ -143,11 +143,11 @@ def test_an_interrupted_file_goes_on_where_it_stopped(hub: Hub, run: Run) -> Non
 @pytest.mark.parametrize("file", ["unet/diffusion_pytorch_model.safetensors", "unet/config.json"])
 def test_a_damaged_file_is_refused_and_fetched_anew(hub: Hub, run: Run, file: str) -> None:
     hub.damaged.add(file)
-    done = run("-m", "streamer.cli", "pull", MODEL)
+    done = run("-m", "streamer", "pull", MODEL)
     assert done.returncode == 1
     assert f"{file} of {MODEL} arrived damaged: its hash is not the hub's" in done.stderr
     hub.damaged.clear()
-    done = run("-m", "streamer.cli", "pull", MODEL)
+    done = run("-m", "streamer", "pull", MODEL)
     assert done.returncode == 0, done.stderr
 
 
@@ -161,7 +161,7 @@ def test_a_damaged_file_is_refused_and_fetched_anew(hub: Hub, run: Run, file: st
     ],
 )
 def test_what_is_not_there_is_said(run: Run, model: str, message: str) -> None:
-    done = run("-m", "streamer.cli", "pull", model)
+    done = run("-m", "streamer", "pull", model)
     assert done.returncode in (1, 2)
     assert done.stderr.startswith(f"streamer: error: {message}")
     assert done.stderr.count("\n") == 1
@@ -171,14 +171,14 @@ def test_without_a_network_one_sentence_says_so(run: Run) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         dead = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        done = run("-m", "streamer.cli", "pull", MODEL, HF_ENDPOINT=dead)
+        done = run("-m", "streamer", "pull", MODEL, HF_ENDPOINT=dead)
     assert done.returncode == 1
     assert f"{MODEL} cannot be fetched: {dead} cannot be reached" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
 def test_the_known_models_are_listed(run: Run) -> None:
-    done = run("-m", "streamer.cli", "pull", COLUMNS="160")
+    done = run("-m", "streamer", "pull", COLUMNS="160")
     assert done.returncode == 0
     for name in ("0.9", "dreamshaper", "dreamshaper-sketch"):
         assert f"IDKiro/sdxs-512-{name} " in done.stdout
