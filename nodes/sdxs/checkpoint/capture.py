@@ -8,6 +8,7 @@ replays, and nothing is recorded anew.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 import torch
@@ -79,8 +80,13 @@ class CudaGraph(Generic[T]):
             )
             try:
                 self._outputs = function()
-            finally:
+            except BaseException:
+                with suppress(RuntimeError):  # which says no more than that there was an error
+                    self._graph.capture_end()
+                raise
+            else:
                 self._graph.capture_end()
+            finally:
                 _clear_workspaces()
             # The first replay uploads the graph to the device.
             self._graph.replay()
