@@ -14,9 +14,9 @@ from streamer.bench.acceptance.goals import Conditions, Outcome
 if TYPE_CHECKING:
     from streamer.runtime import Report
 
-_SECONDS: Final = 20.0
+_SECONDS: Final = 12.0
 """that the clip lasts, after its slow beginning"""
-_SLOW: Final = 4
+_SLOW: Final = 3
 """pictures at the beginning of the clip"""
 _GAP: Final = Fraction(5, 2)
 """seconds between those: libraries load kernels for the first picture, and the model is captured

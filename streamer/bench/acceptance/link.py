@@ -18,7 +18,7 @@ _GROWTH: Final = 16 << 20
 def _hop(conditions: Conditions) -> Outcome:
     from streamer.bench.gpu_link import measure
 
-    frames, pace = (200, 100.0) if conditions.fake else (3000, 200.0)
+    frames, pace = (200, 100.0) if conditions.fake else (2000, 200.0)
     found = measure(frames=frames, pace=pace)
     text = f"p50 {found.p50:.0f} µs, p99 {found.p99:.0f} µs"
     return Outcome(text, found.p50 < _HOP_LIMIT, found.to_dict())

@@ -56,10 +56,13 @@ def _clocks() -> str:
     command = shutil.which("nvidia-smi")
     if command is None:
         return ""
-    done = subprocess.run(
-        [command, f"--query-gpu={_CLOCKS}", "--format=csv,noheader", "--id=0"],
-        capture_output=True, text=True, check=False, timeout=30,
-    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            [command, f"--query-gpu={_CLOCKS}", "--format=csv,noheader", "--id=0"],
+            capture_output=True, text=True, check=False, timeout=30,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
     values = done.stdout.strip().split(", ")
     names = _CLOCKS.split(",")
     if done.returncode or len(values) != len(names):
