@@ -12,11 +12,11 @@ from nodes.sdxs.engine import OneStep
 
 FALLING = {
     "draft": ("loss", "l1"),
-    "autoencoder": ("loss",),
-    "teacher": ("loss",),
+    "autoencoder": ("left",),
+    "teacher": ("left",),
     "unet": ("loss", "output"),
     "warmup": ("matching",),
-    "score": ("online",),
+    "score": ("lag",),
     "polish": ("paired", "critic"),
 }
 """What must fall in each stage: the mean of the last third of its curve below the first's."""

@@ -12,7 +12,7 @@ from nodes.sdxs.distill.critic import Critic
 from nodes.sdxs.distill.pixels import loss as pixel_loss
 from nodes.sdxs.distill.removal import Listening, outlets
 from nodes.sdxs.distill.small.conditioned import Conditioned, student_from, teacher_from
-from nodes.sdxs.distill.small.latents import Autoencoder
+from nodes.sdxs.distill.small.latents import Autoencoder, Drafted
 from nodes.sdxs.distill.small.networks import initialise
 from nodes.sdxs.distill.small.run import Batch, Run
 from nodes.sdxs.network import Network, channels_last, squash
@@ -78,7 +78,10 @@ def autoencoder(run: Run) -> None:
                     judged = critic(made)
                 error = error + settings.adversarial * losses.fooling(judged.float())
             loop.backward(error)
-            loop.note(l1=(made.detach() - drawn.target).abs().mean(), apart=apart.detach())
+            l1 = (made.detach() - drawn.target).abs().mean()
+            # What is left of the draft's own error: 1 and less.
+            left = l1 / (drafted.painted.float() - drawn.target).abs().mean()
+            loop.note(l1=l1, left=left, apart=apart.detach())
         loop.update("autoencoder", loss=error.detach())
         if adversarial:
             critic.zero_grad(set_to_none=True)
@@ -100,7 +103,7 @@ def spread(run: Run, kept: Autoencoder, *, count: int = 24) -> Tensor:
     """Mean and deviation of each channel of the styled pictures' latents: float 2 × channels."""
     batch = run.batches("teacher")
     with torch.no_grad():
-        found = torch.cat([_latents(kept, batch(index, 0))[1] for index in range(count)])
+        found = torch.cat([_latents(kept, batch(index, 0))[0] for index in range(count)])
     flat = found.transpose(0, 1).flatten(1)
     return torch.stack([flat.mean(1), flat.std(1).clamp(min=1e-3)])
 
@@ -131,7 +134,8 @@ def teacher(run: Run) -> None:
                 )
             error = losses.denoising(predicted.float(), shown["clean"], weight=shown["weight"])
             loop.backward(error)
-            loop.note(mse=losses.denoising(predicted.detach().float(), shown["clean"]))
+            mse = losses.denoising(predicted.detach().float(), shown["clean"])
+            loop.note(mse=mse, left=mse / losses.denoising(shown["drafted"], shown["clean"]))
         loop.update("teacher", loss=error.detach())
     run.grid("teacher", painter(kept, run.teacher(), steps=16), step=loop.step)
 
@@ -219,23 +223,24 @@ def _rebuild(run: Run) -> Any:
     return paint
 
 
-def _latents(kept: Autoencoder, drawn: Batch) -> tuple[Tensor, Tensor]:
-    """Of the sources as they are seen, and of the styled pictures."""
+def _latents(kept: Autoencoder, drawn: Batch) -> tuple[Tensor, Drafted]:
+    """Those of a batch's styled pictures, and what the draft makes of its sources."""
     drafted = kept.drafted(drawn.seen, style=drawn.style, paper=drawn.paper)
-    return drafted.source, kept.write(drawn.target, drafted)
+    return kept.write(drawn.target, drafted), drafted
 
 
 def _noised(kept: Autoencoder, network: Conditioned, drawn: Batch) -> dict[str, Tensor]:
     """The latents of a batch and what a network of many steps is shown of them."""
     with torch.no_grad():
-        source, latent = _latents(kept, drawn)
+        latent, drafted = _latents(kept, drawn)
         clean = network.normalised(latent)
     t = torch.randint(0, 1000, (len(clean),), generator=drawn.generator)
     # One in four at the noisiest, where the student will be.
     t = torch.where(torch.rand(len(clean), generator=drawn.generator) < 0.25, 999, t)
     noise = torch.randn(clean.shape, generator=drawn.generator)
     return {
-        "source": source,
+        "source": drafted.source,
+        "drafted": network.normalised(squash(drafted.latent)),
         "t": t,
         "clean": clean,
         "noisy": network.diffusion.noised(clean, noise, t),

@@ -123,9 +123,9 @@ def score(run: Run) -> None:
                 error = torch.zeros(())
                 if settings.distillation:
                     source = drafted.source.float()
-                    pull = _pull(run, clean, drawn, source, offline, online, alpha=alpha)
+                    pull, lag = _pull(run, clean, drawn, source, offline, online, alpha=alpha)
                     error = error + settings.distillation * scores.surrogate(clean, pull)
-                    loop.note(pull=pull.square().mean())
+                    loop.note(pull=pull.square().mean(), lag=lag)
                 if held:
                     matched = matching(painted, drawn, count=settings.matched)
                     error = error + held * matched
@@ -213,14 +213,18 @@ def _pull(
     online: Conditioned,
     *,
     alpha: float,
-) -> Tensor:
-    """(12) at a timestep of the segment for each picture."""
+) -> tuple[Tensor, Tensor]:
+    """(12) at a timestep of the segment for each picture, and the online network's lag.
+
+    That is its error in the student's latents over the offline network's, which does not follow:
+    1 at the beginning, and less when it has learnt what the student makes.
+    """
     diffusion = offline.diffusion
     with torch.no_grad():
         t = scores.segment(len(clean), alpha=alpha, generator=drawn.generator)
         noise = torch.randn(clean.shape, generator=drawn.generator)
         noisy = diffusion.noised(clean, noise, t)
-        errors = []
+        guesses = []
         for network in (offline, online):
             guess = network.clean(
                 noisy,
@@ -229,16 +233,18 @@ def _pull(
                 paper=drawn.paper,
                 tokens=network.tokens[drawn.style],
             )
-            errors.append(diffusion.noise_of(noisy, guess.float(), t))
-        return scores.gradient(
+            guesses.append(guess.float())
+        pull = scores.gradient(
             diffusion,
             clean=clean,
             noisy=noisy,
             t=t,
-            offline=errors[0],
-            online=errors[1],
+            offline=diffusion.noise_of(noisy, guesses[0], t),
+            online=diffusion.noise_of(noisy, guesses[1], t),
             weight=scores.WEIGHTS[run.settings.score.weight],
         )
+        theirs, its = (losses.denoising(guess, clean) for guess in guesses)
+        return pull, its / theirs
 
 
 def _follow(source: Tensor, online: Conditioned, clean: Tensor, drawn: Batch) -> Tensor:
