@@ -21,6 +21,7 @@ from nodes.encoder.outputs import WHIP, Container, Output
 from nodes.encoder.params import EncoderParams, bits_per_second
 from streamer import ParameterError
 from streamer.errors import DeviceError
+from streamer.priority import ordinary_priority
 
 if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
@@ -324,7 +325,8 @@ def _probed(setup: Setup) -> Setup:
     context.time_base = 1 / _NOMINAL_RATE
     setup.context(context, width=_PROBE_SIDE, height=_PROBE_SIDE, format=format, rate=_NOMINAL_RATE)
     try:
-        context.open()
+        with ordinary_priority():
+            context.open()
     except FFmpegError as error:
         advice = "correct preset, quality and options, or choose another codec"
         if setup.codec.endswith("_nvenc"):

@@ -16,6 +16,7 @@ from nodes.encoder.outputs import Output
 from nodes.encoder.pictures import Shape
 from nodes.encoder.tracks import Encoding, nowhere, wants_global_header
 from streamer import Header, SinkError
+from streamer.priority import ordinary_priority
 
 if TYPE_CHECKING:
     import av
@@ -67,7 +68,8 @@ class VideoEncoder(Encoding):
             context.time_base = stream.time_base = time_base
             if wants_global_header(output.container.muxer):
                 context.flags |= Flags.global_header
-            context.open()
+            with ordinary_priority():
+                context.open()
         except (FFmpegError, ValueError) as error:
             raise SinkError(
                 f"the codec {setup.codec} does not take pictures of "

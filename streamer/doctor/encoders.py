@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any, Final, NamedTuple
 
 from streamer.doctor.finding import Finding, Status
+from streamer.priority import ordinary_priority
 
 _AREA: Final = "Encode"
 _SIDE: Final = 256
@@ -80,6 +81,8 @@ def _try_video(codec: str) -> None:
     context.options = dict(_QUIET.get(codec, {}))
     if codec == "mjpeg":
         context.color_range = 2
+    with ordinary_priority():
+        context.open()
     packets = 0
     for number in range(_TRIES):
         frame = VideoFrame(_SIDE, _SIDE, context.pix_fmt)
