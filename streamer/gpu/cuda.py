@@ -14,6 +14,7 @@ from streamer.gpu.device import Copy
 
 # Numbers of driver_types.h that CuPy does not name.
 _OUT_OF_MEMORY: Final = 2
+_NOT_READY: Final = 600
 _IPC_EVENTS: Final = 125  # cudaDevAttrIpcEventSupport
 _INTEGRATED: Final = 18  # cudaDevAttrIntegrated
 _PORTABLE: Final = 1  # cudaHostRegisterPortable
@@ -34,7 +35,7 @@ class CudaDevice:
             import cupy
         except ImportError as error:
             raise DeviceError(
-                f"gpu {ordinal} cannot be used for frames: CuPy is not installed; "
+                f"gpu {ordinal} cannot be used for frames: {_why_not(error)}; "
                 "pip install 'sdxs-streamer[cuda13]' (or [cuda12])"
             ) from error
         self._cupy = cupy
@@ -117,14 +118,17 @@ class CudaDevice:
 
     def stream_destroy(self, stream: int) -> None:
         """See `Device`."""
+        self._here()
         self._call("streamDestroy", stream)
 
     def stream_wait_event(self, stream: int, event: int) -> None:
         """See `Device`."""
+        self._here()
         self._call("streamWaitEvent", stream, event)
 
     def stream_synchronize(self, stream: int) -> None:
         """See `Device`."""
+        self._here()
         self._call("streamSynchronize", stream)
 
     def event_create(self, *, interprocess: bool = False) -> int:
@@ -137,18 +141,26 @@ class CudaDevice:
 
     def event_destroy(self, event: int) -> None:
         """See `Device`."""
+        self._here()
         self._call("eventDestroy", event)
 
     def event_record(self, event: int, stream: int) -> None:
         """See `Device`."""
+        self._here()
         self._call("eventRecord", event, stream)
 
     def event_query(self, event: int) -> bool:
         """See `Device`."""
-        return bool(self._call("eventQuery", event) == 0)
+        self._here()
+        # The one call that CuPy does not check: it returns the status, of any error as well.
+        status: int = self._call("eventQuery", event)
+        if status not in (0, _NOT_READY):
+            raise self._refused("eventQuery", self._runtime.CUDARuntimeError(status))
+        return status == 0
 
     def event_synchronize(self, event: int) -> None:
         """See `Device`."""
+        self._here()
         self._call("eventSynchronize", event)
 
     def ipc_get_event_handle(self, event: int) -> bytes:
@@ -180,6 +192,7 @@ class CudaDevice:
 
     def host_unregister(self, pointer: int) -> None:
         """See `Device`."""
+        self._here()
         self._call("hostUnregister", pointer)
 
     def array(self, pointer: int, shape: tuple[int, ...], *, owner: object) -> Any:
@@ -208,8 +221,16 @@ class CudaDevice:
 
     def empty(self, shape: tuple[int, ...]) -> Any:
         """See `Device`."""
-        self._here()
-        return self._cupy.empty(shape, dtype=self._cupy.uint8)
+        # CuPy's pool keeps memory by the stream that is current when it is taken. Of a stream that
+        # threads share, the default one, it would be given to another thread while this one's
+        # kernels still use it.
+        self.stream()
+        try:
+            return self._cupy.empty(shape, dtype=self._cupy.uint8)
+        except self._cupy.cuda.memory.OutOfMemoryError as error:
+            raise DeviceError(f"gpu {self.ordinal}: {error}", out_of_memory=True) from error
+        except self._runtime.CUDARuntimeError as error:
+            raise self._refused("malloc", error) from error
 
     def pointer_of(self, array: Any, shape: tuple[int, ...]) -> int | None:
         """See `Device`."""
@@ -225,7 +246,7 @@ class CudaDevice:
 
     def _here(self) -> None:
         """Makes the device current in this thread, as calls that name no device need it."""
-        self._runtime.setDevice(self.ordinal)
+        self._call("setDevice", self.ordinal)
 
     def _call(self, name: str, *args: Any) -> Any:
         self.calls[name] += 1
@@ -233,17 +254,30 @@ class CudaDevice:
         try:
             return function(*args)
         except self._runtime.CUDARuntimeError as error:
-            raise DeviceError(
-                f"gpu {self.ordinal}: {name}: {str(error).splitlines()[0]}",
-                out_of_memory=error.status == _OUT_OF_MEMORY,
-            ) from error
+            raise self._refused(name, error) from error
+
+    def _refused(self, name: str, error: Any) -> DeviceError:
+        return DeviceError(
+            f"gpu {self.ordinal}: {name}: {str(error).splitlines()[0]}",
+            out_of_memory=error.status == _OUT_OF_MEMORY,
+        )
 
     def __repr__(self) -> str:
         return f"<CudaDevice {self.ordinal} {self.name} {self.uuid}>"
 
 
+def _why_not(error: ImportError) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
+        return "CuPy is not installed"
+    # CuPy's own message is a page of advice; the reason is the error behind it.
+    reason = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
+    return f"CuPy is installed and cannot be imported ({reason[-1]})"
+
+
 def _uuid(data: bytes) -> str:
-    text = bytes(data)[:16].hex()
+    # CuPy hands out the bytes up to the first zero among them, and what follows them if there is
+    # none. What is lost is lost in every process alike, so that it names the device all the same.
+    text = bytes(data)[:16].ljust(16, b"\0").hex()
     parts = (text[:8], text[8:12], text[12:16], text[16:20], text[20:])
     return "GPU-" + "-".join(parts)
 
