@@ -3,10 +3,11 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from skimage import data
 
 
 def _rgb(name, size=None):
+    from skimage import data  # here, as not all tests beside this need it
+
     picture = getattr(data, name)()
     if picture.ndim == 2:
         picture = np.stack([picture] * 3, axis=-1)
