@@ -45,6 +45,8 @@ def pressed(tmp_path: Path, asked: str, *arguments: str) -> subprocess.Completed
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
+        # Whoever runs the tests may ignore it, as a shell does for what it runs behind.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 
