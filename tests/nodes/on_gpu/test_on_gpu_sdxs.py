@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from on_gpu_stage import OnGpu, frame_on, waves
 
 from nodes.sdxs.node import Sdxs
@@ -17,6 +18,12 @@ from streamer.testing import SoloContext, solo
 
 TINY = {"model": "random:tiny", "control": "random", "prompt": "a castle", "threads": 1}
 SIDE = 64
+
+
+@pytest.fixture(autouse=True)
+def as_exact_as_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU's convolutions of float32 leave out 13 of its bits, unless they are told not to."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
 def pictures(count: int) -> list[Any]:
