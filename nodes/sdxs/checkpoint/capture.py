@@ -7,8 +7,9 @@ replays, and nothing is recorded anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 import torch
@@ -73,21 +74,19 @@ class CudaGraph(Generic[T]):
             # which it keeps.
             _clear_workspaces()
             self._graph = torch.cuda.CUDAGraph()
-            # Not `torch.cuda.graph`, which waits for the whole device and empties all pools.
-            # "thread_local": what other threads ask of the driver meanwhile is their affair.
-            self._graph.capture_begin(
-                pool=torch.cuda.graph_pool_handle(), capture_error_mode="thread_local"
-            )
-            try:
-                self._outputs = function()
-            except BaseException:
-                with suppress(RuntimeError):  # which says no more than that there was an error
+            pool = torch.cuda.graph_pool_handle()
+            with without_collection():
+                # Not `torch.cuda.graph`, which waits for the whole device and empties all pools.
+                # "thread_local": what other threads ask of the driver meanwhile is their affair.
+                try:
+                    self._graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+                    self._outputs = function()
                     self._graph.capture_end()
-                raise
-            else:
-                self._graph.capture_end()
-            finally:
-                _clear_workspaces()
+                except BaseException:
+                    _give_up(self._graph, pool)
+                    raise
+                finally:
+                    _clear_workspaces()
             # The first replay uploads the graph to the device.
             self._graph.replay()
             stream.synchronize()
@@ -117,6 +116,36 @@ class Direct(Generic[T]):
     def replay(self) -> None:
         """See `Recording`."""
         self._outputs = self._function()
+
+
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """Inside, no garbage is collected by itself.
+
+    What is collected may be events and pinned memory of others, and to ask the driver for their
+    end, or to give them back, in a thread that records, would spoil the recording.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _give_up(graph: Any, pool: Any) -> None:
+    """Ends a recording that has failed, for the allocator, too.
+
+    torch's `capture_end` leaves the allocator as it is where the driver has refused the recording:
+    the memory would be lost, and all that several streams have used kept back for ever.
+    """
+    with suppress(RuntimeError):  # which says no more than that there was an error
+        graph.capture_end()
+    internals: Any = torch._C  # as torch's cudagraph_trees does; there are no public names
+    with suppress(RuntimeError):  # which says that it has ended in order
+        internals._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
+        internals._cuda_releasePool(torch.cuda.current_device(), pool)
 
 
 def _clear_workspaces() -> None:

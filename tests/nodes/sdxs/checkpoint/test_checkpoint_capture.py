@@ -5,6 +5,7 @@ Each test runs on the CPU's twin of a CUDA graph, and on a GPU with real graphs 
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import threading
@@ -21,7 +22,13 @@ import torch
 from nodes.condition.on_torch import TorchExtractor
 from nodes.condition.settings import Setting
 from nodes.sdxs import OneStep
-from nodes.sdxs.checkpoint.capture import CudaGraph, Direct, Recorder, Traced
+from nodes.sdxs.checkpoint.capture import (
+    CudaGraph,
+    Direct,
+    Recorder,
+    Traced,
+    without_collection,
+)
 from nodes.sdxs.checkpoint.compiled import compiled
 from nodes.sdxs.checkpoint.engine import CheckpointOneStep
 from nodes.sdxs.jobs import Job
@@ -336,6 +343,45 @@ def test_what_the_host_decides_is_refused(place: Place, function: Callable[..., 
     memory = torch.ones(2, device=place.device)
     with pytest.raises(RuntimeError), torch.inference_mode():
         place.recorder(lambda: function(memory), torch.device(place.device))
+    if place.device != "cpu":
+        # The allocator does not take it for going on: what two streams have used comes back.
+        used = "active_bytes.all.current"
+        before = torch.cuda.memory_stats()[used]
+        lent = torch.ones(1 << 20, device=place.device)
+        lent.record_stream(torch.cuda.Stream())
+        del lent
+        torch.cuda.synchronize()
+        torch.ones(1, device=place.device)
+        assert torch.cuda.memory_stats()[used] < before + (1 << 20)
+
+
+def test_no_garbage_is_collected_in_a_thread_that_records() -> None:
+    """Its end may be a question to the driver, which would spoil the recording."""
+
+    class Ended:
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            ended.append(threading.get_ident())
+
+    ended: list[int] = []
+    with without_collection():
+        Ended()
+        kept = [[number] for number in range(100_000)]  # enough for several collections
+        assert not ended
+        del kept
+    assert gc.isenabled()
+    with pytest.raises(KeyError), without_collection():
+        raise KeyError
+    assert gc.isenabled()
+    gc.collect()
+    assert len(ended) == 1
+    gc.disable()
+    with without_collection():
+        pass
+    assert not gc.isenabled()
+    gc.enable()
 
 
 def test_what_python_put_in_and_what_was_exchanged_is_not_seen(place: Place) -> None:
