@@ -133,9 +133,10 @@ class Painter:
 
     def close(self) -> None:
         """Waits for what is under way, so that the memory can be given to others."""
-        self.captures.close()
         if self._stream is not None:
+            # First, since copies of a recording's results may be under way.
             self._stream.synchronize()
+        self.captures.close()
 
     def __del__(self) -> None:
         # The memory of the weights is another's once they are let go of.
