@@ -72,11 +72,13 @@ class TorchExtractor:
         """
         if tuple(one.kind for one in settings) != self._kinds:
             raise ValueError(f"the kinds stay {', '.join(self._kinds)}; make a new extractor")
+        # A copy from the host is waited for, and with the last of them all that this thread has put
+        # in: the pictures may be drawn in another thread, on another stream.
         self._low.copy_(torch.tensor([one.low for one in settings]))
         self._high.copy_(torch.tensor([one.high for one in settings]))
         self._weights.copy_(torch.tensor([one.weight for one in settings]))
         self._taps.copy_(torch.stack([_taps(one.blur) for one in settings]))
-        self._inverted.fill_(float(dark_on_white(settings, invert=invert)))
+        self._inverted.copy_(torch.tensor(float(dark_on_white(settings, invert=invert))))
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor) -> Tensor:
