@@ -38,6 +38,7 @@ MARGIN: Final = 0.25
 what its parser still held, as if the source were alive."""
 _SEGMENTED: Final = ("hls", "dash")
 _US = Fraction(1, 1_000_000)
+_THREADS_ON_GPU: Final = 4
 _VERY_WIDE = 8
 """Pixels wider than this, or narrower than its inverse, are taken for a mistake of the file."""
 
@@ -244,7 +245,9 @@ def _chosen(
     best = container.streams.best("audio") if audio and params.audio else None
     sound = next((stream for stream in container.streams.audio if stream is best), None)
     context = video.codec_context
-    context.thread_count = params.threads
+    # Each frame thread takes one more surface of the GPU's decoder, which has 32: with a thread for
+    # each of many cores it would not open.
+    context.thread_count = params.threads or (_THREADS_ON_GPU if context.is_hwaccel else 0)
     # Frame threads would keep one picture each; slice threads keep none.
     context.thread_type = ThreadType.SLICE if live else ThreadType.AUTO
     context.copy_opaque = True
