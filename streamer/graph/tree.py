@@ -31,12 +31,12 @@ def one_line(text: str, most: int = MAX_MESSAGE) -> str:
         most: characters; of a longer text the beginning and the end are kept.
     """
     text = mask(text)  # first: half a URL cannot be told from other text
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
     if len(text) > most:
         end = most // 3
         text = f"{text[: most - end - 3]} … {text[-end:]}"
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return text
 
 
 def no_text(text: str) -> bool:
