@@ -56,7 +56,10 @@ def run(*, fake: bool, seconds: float) -> Tested:
     """
     which = list(_SIMULATED) if fake else ["-m", "gpu", *map(str, gpu_tests(ROOT / "tests"))]
     environment = {key: value for key, value in os.environ.items() if key != gpu.SIMULATED}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    # By name, so that one that hangs is the last to be named; a file that cannot be imported, for
+    # a package that is not there say, keeps no other from being run.
+    command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider"]
+    command += ["--continue-on-collection-errors"]
     # A warning of some other version of a library is nothing that a GPU has to answer for.
     command += ["-W", "default", *which]
     process = subprocess.Popen(

@@ -154,3 +154,16 @@ def test_tests_are_run_and_their_outcome_is_told(
     assert done.passed is passed
     assert done.said.startswith(said)
     assert passed or "sleep" in body or "assert 1 == 2" in done.output
+    assert "test_it.py::test_it" in done.output  # the one that hangs, too
+
+
+def test_a_file_that_cannot_be_imported_keeps_no_other_from_being_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, body in (("test_a", "import not_installed_here"), ("test_b", "def test_b(): pass")):
+        (tmp_path / f"{name}.py").write_text(body + "\n")
+    monkeypatch.setattr(selftests, "_SIMULATED", (str(tmp_path),))
+    done = selftests.run(fake=True, seconds=300.0)
+    assert not done.passed
+    assert done.said.startswith("1 passed, 1 error")
+    assert "not_installed_here" in done.output

@@ -12,6 +12,7 @@ import torch
 
 from streamer import gpu
 from streamer.bench.acceptance import __main__ as acceptance
+from streamer.bench.acceptance import measuring, selftests
 from streamer.bench.acceptance.goals import Conditions, collect, judge
 from streamer.bench.gpu_link import measure
 from streamer.errors import DeviceError
@@ -126,3 +127,18 @@ def test_a_link_that_cannot_be_measured_has_failed_and_says_why(
     row = judge(hop, Conditions(fake=False, folder=tmp_path))
     assert (row.name, row.verdict) == ("hop", "failed")
     assert "no events between processes" in row.measured
+
+
+def test_tests_alone_have_all_the_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[float] = []
+
+    def run(*, fake: bool, seconds: float) -> selftests.Tested:
+        given.append(seconds)
+        return selftests.Tested(fake, "1 passed", "")
+
+    monkeypatch.setattr(selftests, "run", run)
+    monkeypatch.setattr(measuring, "measure", lambda *_, **__: [])
+    assert acceptance.main(["--fake", "--only", "tests"]) == 0
+    assert acceptance.main(["--fake", "--only", "tests", "--only", "hop"]) == 0
+    alone, before_goals = given
+    assert before_goals == acceptance._TESTS < alone <= acceptance._BUDGET
