@@ -192,7 +192,12 @@ def give_back() -> None:
         trim(0)
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
+        try:
+            torch.cuda.empty_cache()
+        except RuntimeError as error:
+            # torch keeps it while any thread of the process records a picture, until the next time.
+            if "captures_underway" not in str(error):
+                raise
 
 
 def _identity(p: SdxsParams) -> tuple[object, ...]:

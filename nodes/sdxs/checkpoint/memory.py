@@ -17,7 +17,13 @@ from torch import nn
 
 # Of torch's CPU allocator; of C++; of oneDNN, which says no more when it has chosen an
 # implementation, and finds no memory to set it up.
-_WORDS = ("allocate memory", "bad_alloc", "could not create a primitive\n")
+_WORDS = (
+    *("allocate memory", "bad_alloc", "could not create a primitive\n"),
+    # A GPU's driver and its libraries, which take memory beside torch's allocator.
+    *("CUDA error: out of memory", "STATUS_ALLOC_FAILED"),
+    # What torch's allocator runs into where it looks for memory while a thread records a graph.
+    "captures_underway.empty()",
+)
 
 
 def available_bytes(device: torch.device, *, root: Path = Path("/")) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from nodes.sdxs import loading
 from nodes.sdxs.checkpoint import parts
 from nodes.sdxs.checkpoint.layouts import LAYOUTS
 from nodes.sdxs.checkpoint.memory import Budget, available_bytes, in_words
@@ -77,6 +78,34 @@ def test_a_network_beyond_the_budget_is_refused_with_both_numbers() -> None:
     said = str(caught.value)
     assert said.startswith("the ControlNet of model m takes 1.2 GiB beside ")
     assert said.endswith(" are left")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "captures_underway.empty() INTERNAL ASSERT FAILED at CUDACachingAllocator.cpp",
+    ],
+)
+def test_a_gpus_ways_of_running_out_of_memory_are_one_error(said: str) -> None:
+    with pytest.raises(MemoryError, match=r"^no memory for it$"), in_words("no memory for it"):
+        raise RuntimeError(said)
+
+
+def test_memory_is_given_back_or_kept_where_a_picture_is_being_recorded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = ["captures_underway.empty() INTERNAL ASSERT FAILED", "an illegal memory access"]
+
+    def empty_cache() -> None:
+        raise RuntimeError(said.pop(0))
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", empty_cache)
+    loading.give_back()
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        loading.give_back()
 
 
 def test_errors_that_are_not_of_memory_stay_what_they_are() -> None:
