@@ -7,6 +7,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
 
+from streamer import NodeError
+
 Scalar = int | float
 BLOCK: Final = (32, 8)
 """threads of a block, across and down"""
@@ -29,6 +31,9 @@ def launch(
         out: uint8 array that it fills, from `frame.cupy()` or `Scratch`.
         sources: arrays of the same device that it reads.
         scalars: passed after the sources; integers as int32, the others as float32.
+
+    Raises:
+        NodeError: the kernels cannot be compiled here.
     """
     if hasattr(out, "compute"):  # a simulated GPU
         from nodes.on_gpu import twin
@@ -58,7 +63,17 @@ def source() -> str:
 
 @cache
 def _kernel(name: str) -> Any:
-    return _module().get_function(name)
+    import cupy
+
+    try:
+        return _module().get_function(name)
+    except (RuntimeError, cupy.cuda.compiler.CompileException) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+        raise NodeError(
+            f"the kernels for colours and sizes cannot be compiled for this GPU: {reason}; "
+            "CuPy's extra [ctk] brings the compiler and its headers: "
+            "pip install 'cupy-cuda13x[ctk]' (or cupy-cuda12x)"
+        ) from error
 
 
 @cache
