@@ -29,7 +29,7 @@ def forgotten() -> Iterator[None]:
     [
         (
             RuntimeError("Failed to find CUDA headers.\nInstall them."),
-            "Failed to find CUDA headers.",
+            "Failed to find CUDA headers",
         ),
         (CompileError("k.cu(3): error: it is wrong\n1 error"), "k.cu(3): error: it is wrong"),
         (RuntimeError(), "RuntimeError"),
