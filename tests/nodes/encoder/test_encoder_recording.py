@@ -237,21 +237,8 @@ def test_of_two_that_start_at_once_one_gets_the_file(tmp_path):
 
 
 @pytest.fixture
-def disk(tmp_path):
-    """A file system of 8 MB."""
-    if os.geteuid() != 0:
-        pytest.skip("no file system can be mounted here: that takes root")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)],
-        capture_output=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip("no file system can be mounted here")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+def disk(small_disk):
+    return small_disk("8m")
 
 
 def free(folder: Path) -> int:

@@ -1,0 +1,36 @@
+"""What tests of several parts have in common."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Makes a file system of so many bytes, as `8m`, and returns its folder."""
+    if os.geteuid() != 0:
+        pytest.skip("no file system can be mounted here: that takes root")
+    folder = tmp_path / "disk"
+    mounted = False
+
+    def mount(size: str) -> Path:
+        nonlocal mounted
+        folder.mkdir()
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)],
+            capture_output=True,
+            check=False,
+        )
+        if done.returncode:
+            pytest.skip("no file system can be mounted here")
+        mounted = True
+        return folder
+
+    yield mount
+    if mounted:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
