@@ -175,6 +175,9 @@ class Torch:
         network = Network.load(bundle.folder, dtype=getattr(torch, dtype))
         # On the CPU this halves the time of a picture.
         self._network: Network = channels_last(network.to(self._device))
+        if self._device.type == "cuda":
+            # Pictures may be painted on another stream than the weights were laid out on.
+            torch.cuda.current_stream(self._device).synchronize()
 
     def prepare(self, shape: tuple[int, int, int]) -> None:
         """Nothing to compile."""
