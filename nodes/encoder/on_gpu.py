@@ -62,7 +62,7 @@ class Converter:
         )
 
     def download(self, frame: Frame) -> Array:
-        """The picture in pinned memory, of the shape's format; it holds for two more pictures."""
+        """The picture in pinned memory, of the shape's format; it holds until the next one."""
         shape = self._shape
         array = frame.cupy()
         device = self._ready(array)

@@ -94,9 +94,9 @@ class CudaDevice:
 
     def stream(self) -> int:
         """See `Device`."""
+        self._here()  # CuPy refuses to make a stream of another device current
         mine = getattr(self._threads, "stream", None)
         if mine is None:
-            self._here()
             self.calls["streamCreate"] += 1
             mine = self._cupy.cuda.Stream(non_blocking=True)
             self._threads.stream = mine

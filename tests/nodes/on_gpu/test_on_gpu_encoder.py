@@ -99,7 +99,7 @@ def test_what_kernels_do_not_make_comes_down_as_it_is(tmp_path, device, name, fo
 
 
 def test_encoders_that_go_on_reading_get_memory_of_their_own(tmp_path, device):
-    """ffv1 is handed copies: pinned memory is written again two pictures later."""
+    """ffv1 is handed copies: pinned memory is written again by the next picture."""
     path = encoded(
         tmp_path / "film.mkv", OnGpu(device), "yuv420p", device=device,
         codec="ffv1", options={"threads": 4},

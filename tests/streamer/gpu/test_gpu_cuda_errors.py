@@ -114,6 +114,14 @@ def test_a_new_thread_makes_the_device_its_own(cupy: Cupy, call: Callable[[Any],
     assert [ordinal for _, ordinal in cupy.made_on] == [1]
 
 
+def test_a_stream_is_current_again_after_work_on_another_device(cupy: Cupy) -> None:
+    device = CudaDevice(1)
+    device.stream()
+    cupy.current = 0
+    assert device.stream() == 77
+    assert cupy.made_on == [("use", 1), ("use", 1)]
+
+
 @pytest.mark.parametrize("short", [UUID, UUID[:5], b"", UUID + b"luid"], ids=len)
 def test_a_uuid_with_a_zero_in_it_is_a_uuid(cupy: Cupy, short: bytes) -> None:
     cupy.uuid = short
