@@ -212,6 +212,10 @@ def _pairs(
         raise ValueError(
             f"{path}: {len(names)} tensors {what} ({', '.join(names[: weights.SHOWN])})"
         )
+    for layer, down in downs.items():
+        if down.dim() < 2 or ups[layer].dim() < 2 or ups[layer][0].numel() != len(down):
+            shapes = " and ".join("×".join(map(str, one.shape)) for one in (down, ups[layer]))
+            raise ValueError(f"{path}: the halves of {layer:.100} do not fit together: {shapes}")
     told = told or {}
     default = told.get("lora_alpha")
     if default is not None:

@@ -205,6 +205,8 @@ def zeros(*names: str) -> dict[str, Tensor]:
         (zeros(f"unet.{LINEAR}.lora_A.weight"), r"1 tensors lack their other half"),
         (zeros("unet.conv_in.diff"), r"1 tensors are no LoRA weights \(conv_in\.diff\)"),
         (zeros("vae.decoder.lora_A.weight"), r"1 tensors are of no part that is known"),
+        ({"unet.x.lora_A.weight": torch.zeros(4, 2), "unet.x.lora_B.weight": torch.zeros(4, 2)},
+         r": the halves of x do not fit together: 4×2 and 4×2"),
         ({"unet.x.alpha": torch.zeros(3)}, r": x\.alpha must be one number, not \(3,\)"),
         (zeros("lora_unet_mid.lora_down.weight"), "has the layout of kohya's scripts"),
         (zeros("text_encoder_2.x.lora_A.weight", "text_encoder_2.x.lora_B.weight"),
