@@ -105,8 +105,10 @@ def test_a_recording_goes_on_in_sync_when_its_camera_is_back(
     assert (node["restarts"], node["reconnects"], node["mended"]) == (0, 2, 0)
     times, flashes, ticks = seen_and_heard(tmp_path / "out.mkv")
     assert all(later > sooner for sooner, later in pairwise(times))
-    gaps = [later for sooner, later in pairwise(times) if later - sooner > 0.5]
-    assert len(gaps) == 2
+    # However soon it is back, nothing else takes as long.
+    longest = sorted((later - sooner, later) for sooner, later in pairwise(times))[-2:]
+    assert longest[0][0] > 0.1
+    gaps = sorted(later for _, later in longest)
     before = offsets([flash for flash in flashes if flash < gaps[0]], ticks)
     after = offsets([flash for flash in flashes if flash > gaps[1]], ticks)
     assert len(before) >= 2
