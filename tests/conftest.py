@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from streamer import gpu
+from streamer.errors import DeviceError
+from streamer.gpu.device import Device
+
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
@@ -34,3 +38,14 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     yield mount
     if mounted:
         subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture
+def real_gpu(monkeypatch: pytest.MonkeyPatch) -> Device:
+    """A GPU, by CuPy."""
+    monkeypatch.delenv(gpu.SIMULATED, raising=False)
+    monkeypatch.setattr(gpu, "_devices", {})
+    try:
+        return gpu.device(0)
+    except DeviceError as error:
+        pytest.skip(f"needs an NVIDIA GPU with CuPy: {error}")

@@ -10,7 +10,6 @@ import pytest
 
 from nodes.on_gpu import twin
 from streamer import gpu
-from streamer.errors import DeviceError
 from streamer.gpu import simulated
 from streamer.gpu.device import Device
 
@@ -27,17 +26,6 @@ def simulated_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
     gc.collect()
     assert simulated.violations(folder) == []
     assert simulated.used(folder) == 0
-
-
-@pytest.fixture
-def real_gpu(monkeypatch: pytest.MonkeyPatch) -> Device:
-    """A GPU, by CuPy."""
-    monkeypatch.delenv(gpu.SIMULATED, raising=False)
-    monkeypatch.setattr(gpu, "_devices", {})
-    try:
-        return gpu.device(0)
-    except DeviceError as error:
-        pytest.skip(f"needs an NVIDIA GPU with CuPy: {error}")
 
 
 @pytest.fixture(params=["simulated", pytest.param("real", marks=pytest.mark.gpu)])

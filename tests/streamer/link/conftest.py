@@ -12,9 +12,7 @@ import pytest
 import zmq
 
 from streamer import gpu
-from streamer.errors import DeviceError
 from streamer.gpu import simulated
-from streamer.gpu.device import Device
 
 
 @pytest.fixture
@@ -35,17 +33,6 @@ def simulated_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
     links.close_all()
     gc.collect()
     assert simulated.violations(folder) == []
-
-
-@pytest.fixture
-def real_gpu(monkeypatch: pytest.MonkeyPatch) -> Device:
-    """A GPU, by CuPy."""
-    monkeypatch.delenv(gpu.SIMULATED, raising=False)
-    monkeypatch.setattr(gpu, "_devices", {})
-    try:
-        return gpu.device(0)
-    except DeviceError as error:
-        pytest.skip(f"needs an NVIDIA GPU with CuPy: {error}")
 
 
 @pytest.fixture(params=["memfd", "cuda", pytest.param("gpu", marks=pytest.mark.gpu)])
