@@ -166,6 +166,27 @@ def evaluate(
         print(table(run, against=against, stages=stage, size=size, grid=grid))
 
 
+@app.command("ablation")
+def ablate(
+    config: Config = "tiny",
+    folder: Folder = None,
+    size: Annotated[int, typer.Option(help="Of the pictures, in pixels.")] = 256,
+    grid: Annotated[Path | None, typer.Option(help="Draw the pictures there.")] = None,
+) -> None:
+    """Trains students without feature matching, without score distillation, with both; compares."""
+    logging.captureWarnings(True)
+    with _in_words():
+        from nodes.sdxs.distill.evaluate import ablated
+        from nodes.sdxs.distill.small import ablation
+        from nodes.sdxs.distill.small.run import Run
+        from nodes.sdxs.distill.small.settings import Small
+
+        with _bars() as report:
+            run = Run(_folder(config, folder), files.load(config, Small), report=report)
+            ablation.train(run)
+        print(ablated(run, size=size, grid=grid))
+
+
 @app.command()
 def export(
     stage: Annotated[str, typer.Argument(help="Whose student.")] = "polish",

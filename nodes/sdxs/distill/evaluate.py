@@ -15,7 +15,7 @@ from torch import Tensor
 from nodes.sdxs.distill import scattering
 from nodes.sdxs.distill.measure import edges, likeness, milliseconds
 from nodes.sdxs.distill.pictures import HELD_OUT, held_out
-from nodes.sdxs.distill.small import chain
+from nodes.sdxs.distill.small import ablation, chain
 from nodes.sdxs.distill.small.making import painter
 from nodes.sdxs.distill.small.run import Run
 from nodes.sdxs.engine import OneStep
@@ -179,8 +179,32 @@ def table(
         place = chain.export_stage(run, name)
         painters.append(of_model(place, f"student after {name}", threads=threads, size=size))
     teacher = of_teacher(run, steps=16) if run.finished("teacher") else None
-    if teacher is not None:
-        painters.append(teacher)
+    return _compared(run, painters, teacher, size=size, grid=grid)
+
+
+def ablated(run: Run, *, size: int = 256, grid: Path | None = None) -> str:
+    """The ablation as Markdown; arguments as in `table`.
+
+    Raises:
+        FileNotFoundError: It was not trained, or has no teacher.
+    """
+    threads = run.settings.threads
+    painters = [
+        of_model(place, name, threads=threads, size=size)
+        for name, place in ablation.students(run).items()
+    ]
+    return _compared(run, painters, of_teacher(run, steps=16), size=size, grid=grid)
+
+
+def _compared(
+    run: Run,
+    painters: Sequence[Painter],
+    teacher: Painter | None,
+    *,
+    size: int,
+    grid: Path | None,
+) -> str:
+    painters = [*painters, *([] if teacher is None else [teacher])]
     shared = [style for style in run.settings.styles if style in painters[0].styles]
     lines = [
         f"Held out: {', '.join(HELD_OUT)}, {size} × {size}; means over {', '.join(shared)}.",

@@ -74,6 +74,13 @@ class Run:
         torch.manual_seed(settings.seed)
         self._pictures: NDArray[np.uint8] | None = None
 
+    def reporting(self, prefix: str) -> Report | None:
+        """Where this training reports to, for another, whose stages are named with a prefix."""
+        report = self._report
+        if report is None:
+            return None
+        return lambda stage, *values: report(prefix + stage, *values)
+
     def stage(self, name: str) -> Stage:
         """A stage's settings."""
         stage: Stage = getattr(self.settings, name)

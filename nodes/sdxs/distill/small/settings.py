@@ -116,6 +116,21 @@ class Polish(Paired):
     paired: Weight = 1.0
 
 
+class Ablation(Paired):
+    """Students without feature matching, without score distillation, and with both.
+
+    Attributes:
+        steps: Of each of them.
+        matching_share: Of the steps, where there are both: feature matching comes first.
+        matched: As in the warm-up.
+        teacher_steps: As in the warm-up.
+    """
+
+    matching_share: Share = 0.67
+    matched: Positive = 4
+    teacher_steps: Positive = 2
+
+
 class Small(Section):
     """A whole training in small.
 
@@ -140,3 +155,4 @@ class Small(Section):
     warmup: WarmUp
     score: Score
     polish: Polish
+    ablation: Ablation | None = None

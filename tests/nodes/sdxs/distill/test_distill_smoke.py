@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -18,7 +19,7 @@ from nodes.sdxs.distill import curves
 from nodes.sdxs.distill.export import export
 from nodes.sdxs.distill.loop import CURVE, FILE, Loop, rate, read
 from nodes.sdxs.distill.settings import Stage, load
-from nodes.sdxs.distill.small import chain, networks
+from nodes.sdxs.distill.small import ablation, chain, networks
 from nodes.sdxs.distill.small.run import STAGES, Run
 from nodes.sdxs.distill.small.settings import Small
 from nodes.sdxs.network import NOISE_CHANNELS, Network
@@ -89,6 +90,56 @@ def test_the_students_are_what_their_stages_made(finished: tuple[Path, str]) -> 
         assert not torch.allclose(earlier, later, atol=1e-4)
     with pytest.raises(ValueError, match="'teacher' has no one-step model; draft, unet, warmup"):
         chain.export_stage(run, "teacher")
+
+
+def rows(table: str) -> dict[str, list[float]]:
+    """The numbers of a Markdown table's lines, by name."""
+    found = {}
+    for line in table.splitlines():
+        name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+        try:
+            found[name] = [float(cell) for cell in cells if cell]
+        except ValueError:
+            continue  # a heading
+    return found
+
+
+def test_students_and_teacher_are_compared(finished: tuple[Path, str], tmp_path: Path) -> None:
+    folder, _ = finished
+    words = ("--config", "smoke", "--folder", str(folder), "--size", "64")
+    grid = tmp_path / "grid.png"
+    done = distill("evaluate", *words, "--stage", "draft", "--grid", str(grid))
+    assert done.returncode == 0, done.stderr
+    found = rows(done.stdout)
+    assert {"bundled", "student after draft", "teacher, 16 steps"} < set(found)
+    # The teacher is compared with itself, too; and the bundled model has learnt for longer.
+    assert found["teacher, 16 steps"][1] == 1
+    assert found["teacher, 16 steps"][4] == 0
+    assert found["bundled"][0] > found["student after draft"][0]
+    drawn = cv2.imread(str(grid))
+    assert drawn is not None
+    # Three photographs by three painters and the operators; the source and two styles.
+    assert drawn.shape == (3 * 4 * 64, 3 * 64, 3)
+
+
+def test_the_ablation_trains_three_students_alike(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    words = ("ablation", "--config", "smoke", "--folder", str(folder), "--size", "64")
+    done = distill(*words)
+    assert done.returncode == 0, done.stderr
+    found = rows(done.stdout)
+    without, start = found["score distillation without feature matching"], "after block removal"
+    assert {name.split(" and ")[0] for name in found} >= {start, "both", "teacher, 16 steps"}
+    assert without != found["feature matching without score distillation"] != found["both"]
+    settings = load("smoke", Small)
+    assert settings.ablation is not None
+    for name, stages in ablation.VARIANTS.items():
+        made = [read(folder / ablation.FOLDER / name / stage / FILE)[1] for stage in stages]
+        assert sum(made) == settings.ablation.steps
+        one = ablation.settings_of(settings, name)
+        assert one.warmup.paired == one.score.paired == 0
+        assert one.score.rates == settings.score.rates
+        assert (one.score.matching == (0, 0)) == (name == "score")
 
 
 @pytest.mark.parametrize(
