@@ -33,12 +33,31 @@ Plan = Annotated[bool, typer.Option("--plan", help="Only say what it would take;
 
 @contextmanager
 def _in_words() -> Iterator[None]:
-    """Mistakes of the user as one sentence, exit status 2."""
+    """Mistakes of the user as one sentence, exit status 2; of the machine's, 1; Ctrl-C, 130."""
     try:
         yield
+    except KeyboardInterrupt as error:
+        _complain("interrupted: the same command goes on from the stage's last checkpoint")
+        raise typer.Exit(130) from error
     except (ValueError, FileNotFoundError, FloatingPointError, MemoryError) as error:
-        console.print(f"error: {error}", style="red", soft_wrap=True, highlight=False)
+        _complain(f"error: {error}")
         raise typer.Exit(2) from error
+    except OSError as error:
+        _complain(f"error: {error}")
+        raise typer.Exit(1) from error
+    except RuntimeError as error:
+        # torch, which has this error, is not to be imported before it is needed.
+        if type(error).__name__ != "OutOfMemoryError":
+            raise
+        _complain(
+            f"error: the GPU's memory does not suffice: halve the stage's batch and double its "
+            f"accumulate, which is the same training ({str(error).splitlines()[0]})"
+        )
+        raise typer.Exit(1) from error
+
+
+def _complain(words: str) -> None:
+    console.print(words, style="red", soft_wrap=True, highlight=False, markup=False)
 
 
 @contextmanager
@@ -75,6 +94,16 @@ def _folder(config: str, folder: Path | None) -> Path:
     return folder or Path("out") / "distill" / Path(config).stem
 
 
+def _say(words: str) -> None:
+    console.print(words, highlight=False, soft_wrap=True, markup=False)
+
+
+def _small(config: str, what: str) -> None:
+    """Refuses a training in full where there is nothing for one."""
+    if _family(config) != "small":
+        raise ValueError(f"{what} is for trainings in small, and {config!r} is in full")
+
+
 def _run(names: list[str] | None, config: str, folder: Path | None, plan: bool) -> None:
     with _in_words():
         if plan:
@@ -98,7 +127,7 @@ def _run(names: list[str] | None, config: str, folder: Path | None, plan: bool) 
             else:
                 from nodes.sdxs.distill.full.chain import train
 
-                train(names, config, _folder(config, folder), report=report)
+                train(names, config, _folder(config, folder), report=report, say=_say)
 
 
 @app.command("all")
@@ -158,6 +187,7 @@ def evaluate(
     """Compares the students and the teacher on held-out photographs and clips."""
     logging.captureWarnings(True)
     with _in_words():
+        _small(config, "evaluate")
         from nodes.sdxs.distill.evaluate import table
         from nodes.sdxs.distill.small.run import Run
         from nodes.sdxs.distill.small.settings import Small
@@ -176,6 +206,7 @@ def ablate(
     """Trains students without feature matching, without score distillation, with both; compares."""
     logging.captureWarnings(True)
     with _in_words():
+        _small(config, "ablation")
         from nodes.sdxs.distill.evaluate import ablated
         from nodes.sdxs.distill.small import ablation
         from nodes.sdxs.distill.small.run import Run
@@ -196,6 +227,11 @@ def export(
 ) -> None:
     """Writes the student of a stage as a model that the node takes."""
     with _in_words():
+        if _family(config) == "full":
+            from nodes.sdxs.distill.full.chain import export_stage
+
+            print(export_stage(stage, config, _folder(config, folder), to))
+            return
         from nodes.sdxs.distill.small import chain
         from nodes.sdxs.distill.small.run import Run
         from nodes.sdxs.distill.small.settings import Small

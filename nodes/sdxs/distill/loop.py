@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -73,6 +74,7 @@ class Loop:
         form: What its networks predict, where that might have been another thing: kept in the
             checkpoint, and one that says another or nothing is refused.
         report: Called with (step, steps, values) after each logged step.
+        kept: Called with the loop after each checkpoint, by the process that wrote it.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Loop:
         machines: Machines | None = None,
         form: str | None = None,
         report: Callable[[int, int, dict[str, float]], None] | None = None,
+        kept: Callable[[Loop], None] | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -95,7 +98,13 @@ class Loop:
         self.form = form
         self.device = torch.device("cpu") if machines is None else machines.device
         self._report = report
+        self._kept = kept
         chosen = trained or {name: one.parameters() for name, one in networks.items()}
+        if strange := sorted(set(settings.rates) - set(chosen)):
+            raise ValueError(
+                f"{folder.name}.rates names {', '.join(strange)}; the optimisers of this stage are "
+                f"{', '.join(chosen)}"
+            )
         self.optimisers = {
             name: torch.optim.AdamW(
                 [one for one in parameters if one.requires_grad],
@@ -113,6 +122,7 @@ class Loop:
         self._counts: dict[str, int] = {}
         self._resume()
         if machines is not None:
+            machines.agree(self.step, where=folder)
             machines.same(self.networks.values())
 
     @property
@@ -135,6 +145,8 @@ class Loop:
                 self._log(pace)
             if self.step % self.settings.keep_every == 0 or self.step == steps:
                 self.save()
+                if self._kept is not None:
+                    self._kept(self)
         if self.machines is not None:
             self.machines.wait()
 
@@ -203,34 +215,62 @@ class Loop:
                     tensors[f"optimiser.{name}.{index}.{key}"] = torch.as_tensor(value)
         path = self.folder / FILE
         partial = path.with_suffix(".partial")
-        save_file(
-            {key: one.detach().contiguous().clone() for key, one in tensors.items()},
-            partial,
-            metadata={
-                "step": str(self.step),
-                "steps": str(self.settings.steps),
-                **({} if self.form is None else {"form": self.form}),
-            },
-        )
-        partial.replace(path)
+        # Copies are made in the CPU's memory: a GPU that trains has no room for a second of each.
+        kept = {key: one.detach().contiguous().to("cpu", copy=True) for key, one in tensors.items()}
+        metadata = {
+            "step": str(self.step),
+            "steps": str(self.settings.steps),
+            **({} if self.form is None else {"form": self.form}),
+        }
+        try:
+            save_file(kept, partial, metadata=metadata)
+            with partial.open("rb+") as file:
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except (OSError, SafetensorError) as error:
+            partial.unlink(missing_ok=True)
+            size = sum(one.nbytes for one in kept.values()) / 2**20
+            raise OSError(
+                f"the checkpoint of step {self.step} could not be written to {path} ({error}); it "
+                f"takes {size:.0f} MiB beside the one before, which is kept: make room and start "
+                "again"
+            ) from error
 
     def _resume(self) -> None:
         path = self.folder / FILE
-        if not path.exists():
-            return
-        tensors, self.step = read(path, form=self.form)
+        if path.exists():
+            tensors, self.step = read(path, form=self.form)
+            try:
+                self._restore(tensors)
+            except (RuntimeError, ValueError, KeyError) as error:
+                # torch names every tensor; the first line says of which network.
+                raise ValueError(
+                    f"{path} does not fit the settings of this stage "
+                    f"({str(error).splitlines()[0].rstrip(':')}): give those that it was begun "
+                    f"with, or move {self.folder} away, and it begins anew"
+                ) from error
+        if self.first:
+            _trim(self.folder / CURVE, self.step)
+
+    def _restore(self, tensors: Mapping[str, Tensor]) -> None:
         for name, network in self.networks.items():
             network.load_state_dict(part_of(tensors, f"network.{name}."))
         for name, average in self.averages.items():
-            average.weights = part_of(tensors, f"average.{name}.")
+            saved = part_of(tensors, f"average.{name}.")
+            # Where the network is, which need not be where files are read to.
+            average.weights = {
+                key: saved[key].to(one.device) for key, one in average.weights.items()
+            }
         for name, optimiser in self.optimisers.items():
             state: dict[int, dict[str, Tensor]] = {}
             for key, tensor in part_of(tensors, f"optimiser.{name}.").items():
                 index, what = key.split(".", 1)
                 state.setdefault(int(index), {})[what] = tensor
-            optimiser.load_state_dict(
-                {"state": state, "param_groups": optimiser.state_dict()["param_groups"]}
-            )
+            groups = optimiser.state_dict()["param_groups"]
+            known = len(groups[0]["params"])
+            if state and max(state) >= known:
+                raise ValueError(f"it has more weights than the {known} of the optimiser {name}")
+            optimiser.load_state_dict({"state": state, "param_groups": groups})
 
     def _log(self, pace: float) -> None:
         values = {key: total / self._counts[key] for key, total in self._sums.items()}
@@ -263,12 +303,25 @@ def read(path: Path, *, form: str | None = None) -> tuple[dict[str, Tensor], int
         raise FileNotFoundError(
             f"{path} is missing: run the stage {path.parent.name!r} before those that build on it"
         )
-    # safetensors has no types.
-    opened: Any = safe_open(path, framework="pt")
-    with opened as file:
+    with _opened(path) as file:
         names = file.keys()
         _check(path, file.metadata(), form)
         return {name: file.get_tensor(name) for name in names}, int(file.metadata()["step"])
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    # safetensors has no types.
+    try:
+        opened: Any = safe_open(path, framework="pt")
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} is damaged or cut off ({error}): move it away, and the stage begins anew"
+        ) from error
+    with opened as file:
+        if "step" not in (file.metadata() or {}):
+            raise ValueError(f"{path} is no checkpoint of a stage: move it away")
+        yield file
 
 
 def _check(path: Path, metadata: Mapping[str, str], form: str | None) -> None:
@@ -304,7 +357,22 @@ def finished(folder: Path, steps: int, *, form: str | None = None) -> bool:
     path = folder / FILE
     if not path.exists():
         return False
-    opened: Any = safe_open(path, framework="pt")
-    with opened as file:
+    with _opened(path) as file:
         _check(path, file.metadata(), form)
         return int(file.metadata()["step"]) >= steps
+
+
+def _trim(curve: Path, step: int) -> None:
+    """Takes out of a curve what came after the checkpoint, for it will be logged again."""
+    if not curve.exists():
+        return
+    with curve.open(newline="", encoding="utf-8") as file:
+        head, *rows = list(csv.reader(file)) or [[]]
+    # A line that was cut off in the middle goes, too.
+    kept = [row for row in rows if len(row) == 3 and row[0].isdecimal() and int(row[0]) <= step]
+    if len(kept) == len(rows):
+        return
+    partial = curve.with_suffix(".partial")
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([head, *kept])
+    partial.replace(curve)

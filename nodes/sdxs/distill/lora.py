@@ -20,8 +20,10 @@ class LowRank(nn.Module):
     def __init__(self, weight: Tensor, *, rank: int) -> None:
         super().__init__()
         inputs = weight[0].numel()
-        self.down = nn.Parameter(torch.randn(rank, inputs) / math.sqrt(inputs))
-        self.up = nn.Parameter(torch.zeros(weight.shape[0], rank))
+        # Drawn on the CPU, so that a seed means the same everywhere; kept where the weight is.
+        drawn = torch.randn(rank, inputs) / math.sqrt(inputs)
+        self.down = nn.Parameter(drawn.to(weight.device))
+        self.up = nn.Parameter(torch.zeros(weight.shape[0], rank, device=weight.device))
 
     def forward(self, weight: Tensor) -> Tensor:
         """The changed weight."""

@@ -8,11 +8,15 @@ freeze some, and take turns between two, which wrapped modules do not allow.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+
+BUCKET = 2**24
+"""Gradients that travel together: 64 MiB, so that no second copy of all of them is needed."""
 
 
 class Machines:
@@ -55,13 +59,12 @@ class Machines:
         for one in wanted:
             if one.grad is None:
                 one.grad = torch.zeros_like(one)
-        flat = torch.cat([one.grad.flatten() for one in wanted if one.grad is not None])
-        mean = reduce(flat, reduction="mean")
-        place = 0
-        for one in wanted:
-            size = one.numel()
-            one.grad = mean[place : place + size].view_as(one).clone()
-            place += size
+        for bucket in _buckets(wanted):
+            gradients = [one.grad for one in bucket if one.grad is not None]
+            mean = reduce(torch.cat([one.flatten() for one in gradients]), reduction="mean")
+            sizes = [one.numel() for one in gradients]
+            for gradient, part in zip(gradients, mean.split(sizes), strict=True):
+                gradient.copy_(part.view_as(gradient))
 
     def same(self, networks: Iterable[nn.Module]) -> None:
         """Gives every process the first one's weights."""
@@ -74,6 +77,23 @@ class Machines:
                 for tensor in network.state_dict().values():
                     tensor.copy_(broadcast(tensor, from_process=0))
 
+    def agree(self, step: int, *, where: Path) -> None:
+        """Holds every process to the same step, since all take part in every one.
+
+        Raises:
+            ValueError: Some have found another checkpoint in `where` than others, or none.
+        """
+        if self.count == 1:
+            return
+        from accelerate.utils import gather
+
+        found = gather(torch.tensor([step], device=self.device)).tolist()
+        if len(set(found)) > 1:
+            raise ValueError(
+                f"the processes are at different steps in {where} ({', '.join(map(str, found))}): "
+                "the folder must be one that all machines share"
+            )
+
     def wait(self) -> None:
         """Until every process is here."""
         if self._state is not None:
@@ -83,3 +103,17 @@ class Machines:
         """Leaves the group of processes."""
         if self._state is not None:
             self._state.destroy_process_group()
+
+
+def _buckets(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    """The parameters in their order, some `BUCKET` numbers at a time."""
+    bucket: list[nn.Parameter] = []
+    size = 0
+    for one in parameters:
+        if bucket and size + one.numel() > BUCKET:
+            yield bucket
+            bucket, size = [], 0
+        bucket.append(one)
+        size += one.numel()
+    if bucket:
+        yield bucket

@@ -2,6 +2,7 @@
 
 Parameters and operations are exact for the layouts; memory is weights, gradients, optimiser and
 averages plus the activations that autograd would keep; time is operations over what a GPU reaches.
+Left out are what is small beside that: critics, text encoders' operations, grids of samples.
 """
 
 from __future__ import annotations
@@ -21,15 +22,20 @@ from torch.utils.flop_counter import FlopCounterMode
 from nodes.sdxs.checkpoint import parts
 from nodes.sdxs.checkpoint.layouts import TAESD, control_for
 from nodes.sdxs.distill import settings
-from nodes.sdxs.distill.full.run import STAGES
-from nodes.sdxs.distill.full.settings import Full
+from nodes.sdxs.distill.full.run import stages
+from nodes.sdxs.distill.full.settings import Distillation, Full
 from nodes.sdxs.distill.layouts import TEACHERS
+from nodes.sdxs.distill.machines import BUCKET
 from nodes.sdxs.distill.removal import outlets
 
 TRAINED_BYTES = 4 + 4 + 8
 """Of a trained parameter: weight, gradient and AdamW's two moments in float32."""
 AVERAGE_BYTES = 4
 FROZEN_BYTES = 4
+CAST_BYTES = 2
+"""Of a trained parameter in mixed precision: its copy in bfloat16, kept until the step is over."""
+TRAVELLING = 2 * 4 * BUCKET
+"""Gradients on their way between processes, and what comes back."""
 REACHED = 350e12
 """Operations a second in bfloat16 that one GPU reaches: about a third of an H100's peak."""
 
@@ -84,14 +90,15 @@ class Estimate:
 
 
 @lru_cache(maxsize=4)
-def costs(layout: str) -> dict[str, Cost]:
-    """Every network of a layout, by name."""
+def costs(layout: str, resolution: int | None = None) -> Mapping[str, Cost]:
+    """Every network of a layout, by name; at the layout's own resolution where left out."""
     teacher = TEACHERS[layout]
-    latent = teacher.resolution // 8
+    side = resolution or teacher.resolution
+    latent = side // 8
     place = torch.device("meta")
     with place:
         noise = torch.empty(1, teacher.unet["in_channels"], latent, latent)
-        picture = torch.empty(1, 3, teacher.resolution, teacher.resolution)
+        picture = torch.empty(1, 3, side, side)
         t = torch.zeros(1, dtype=torch.int64)
         text = torch.empty(1, 77, teacher.unet["cross_attention_dim"])
         extra = None
@@ -128,32 +135,47 @@ def costs(layout: str) -> dict[str, Cost]:
         with place:
             encoder = getattr(transformers, kind)(transformers.CLIPTextConfig(**config))
         found[f"text encoder {index + 1}"] = Cost(_size(encoder), 0, 0)
-    return found
+    # The online network is the teacher once more, and so is the few-step one.
+    return {**found, "online": found["teacher"], "few-step": found["teacher"]}
 
 
 def uses(config: Full) -> dict[str, Use]:
     """What each stage does with the networks; the samples of the few-step model count for all."""
-    few = config.sources.straight_steps * (2 if config.sources.straight_guidance > 1 else 1)
-    sample: dict[str, float] = {"teacher": few}
-    offline = 2 if config.score.guidance > 1 else 1
-    scores = {"teacher": few + offline, "online": 1.0, "backbone": 1.0}
-    return {
+    sources = config.sources
+    few = sources.straight_steps * (2 if sources.straight_guidance > 1 else 1)
+    # The same weights in memory once, where the teacher itself is asked for few steps.
+    apart = sources.straight != sources.teacher or sources.straight_lora is not None
+    sampler = "few-step" if apart else "teacher"
+    sample: dict[str, float] = {sampler: few}
+
+    def scores(settings: Distillation) -> tuple[dict[str, float], int]:
+        offline = 2 if settings.guidance > 1 else 1
+        frozen = {"online": 1.0, "backbone": 1.0}
+        asked = {"teacher": float(offline)}
+        asked[sampler] = asked.get(sampler, 0.0) + few
+        return {**frozen, **asked}, offline
+
+    (score, _), (control, offline) = scores(config.score), scores(config.one_step_control)
+    asked = {"teacher": 1.0}
+    asked[sampler] = asked.get(sampler, 0.0) + few
+    follow, followed = config.score.online_steps, config.one_step_control.online_steps
+    found = {
         "decoder": Use(
             {"tiny autoencoder": 1}, {}, {**sample, "large decoder": 1}, ("tiny autoencoder",)
         ),
-        "unet": Use({"student": 1}, {}, {"teacher": few + 1}),
+        "unet": Use({"student": 1}, {}, asked),
         "control": Use(
             {"control": 1},
             {"student": 1},
-            {"teacher": few + 1, "original control": 1, "large decoder": 1},
+            {**asked, "original control": 1, "large decoder": 1},
             ("control",),
         ),
         "warmup": Use({"student": 1}, {"backbone": 1}, {**sample, "backbone": 1}),
-        "score": Use({"student": 1, "online": 1}, {"backbone": 1}, scores),
+        "score": Use({"student": 1, "online": follow}, {"backbone": 1}, score),
         "one_step_control": Use(
-            {"control": 1, "online": 1},
+            {"control": 1, "online": followed},
             {"student": 1, "backbone": 1},
-            {**scores, "original control": offline + 2.0, "large decoder": 1},
+            {**control, "original control": offline + 1.0 + followed, "large decoder": 1},
             ("control",),
         ),
         "polish": Use(
@@ -161,6 +183,8 @@ def uses(config: Full) -> dict[str, Use]:
             {**sample, "large decoder": 1, "backbone": 1},
         ),
     }  # fmt: skip
+    # Every one that could be run, so that the ControlNet's can be weighed, too.
+    return {name: found[name] for name in stages(config, controlled=True)}
 
 
 def estimate(config: Full, *, reached: float = REACHED, processes: int = 1) -> list[Estimate]:
@@ -171,13 +195,14 @@ def estimate(config: Full, *, reached: float = REACHED, processes: int = 1) -> l
         reached: Operations a second of one GPU.
         processes: GPUs; the batch of a step is their number times that of one.
     """
-    known = costs(config.layout)
-    # The online network is the teacher once more.
-    known["online"] = known["teacher"]
+    known = costs(config.layout, config.resolution)
     estimates = []
     for name, use in uses(config).items():
         stage: Any = getattr(config, name)
-        present = {*use.trained, *use.through, *use.frozen} - {"backbone"}
+        present = {*use.trained, *use.through, *use.frozen}
+        if "backbone" in present:
+            # The features are those of the teacher, which is there for them.
+            present = (present - {"backbone"}) | {"teacher"}
         memory = sum(known[one].parameters * FROZEN_BYTES for one in present - {*use.trained})
         memory += sum(known[one].parameters * TRAINED_BYTES for one in use.trained)
         averaged = [one for one in use.averaged if one in present]
@@ -185,10 +210,15 @@ def estimate(config: Full, *, reached: float = REACHED, processes: int = 1) -> l
         memory += sum(
             cost.parameters * FROZEN_BYTES for one, cost in known.items() if "text" in one
         )
+        if stage.precision != "float32":
+            memory += sum(known[one].parameters * CAST_BYTES for one in use.trained)
+        memory += TRAVELLING if processes > 1 else 0
         # The student's and the online network's turns do not overlap.
         turns = [0.0, 0.0]
         for one, passes in (*use.trained.items(), *use.through.items()):
-            turns[one == "online"] += passes * known[one].kept * stage.batch
+            # However often the online network is trained in a step, it is one pass at a time.
+            held = 1.0 if one == "online" else passes
+            turns[one == "online"] += held * known[one].kept * stage.batch
         # Half of what float32 would keep, where the forward pass is in half precision.
         memory += round(max(turns) * (1.0 if stage.precision == "float32" else 0.5))
         work = sum(passes * known[one].operations for one, passes in use.frozen.items())
@@ -218,8 +248,8 @@ def show(config: str, *, console: Console, processes: int = 8) -> None:
         )
     wanted = settings.load(config, Full)
     networks = Table("network", "parameters", "operations a picture", title=wanted.layout)
-    for name, cost in costs(wanted.layout).items():
-        if cost.parameters:
+    for name, cost in costs(wanted.layout, wanted.resolution).items():
+        if cost.parameters and name not in ("online", "few-step"):
             networks.add_row(name, f"{cost.parameters:,}", f"{cost.operations / 1e12:.2f} T")
     console.print(networks)
     stages = Table("stage", "pictures a step", "memory of each", f"hours of {processes} GPUs")
@@ -232,7 +262,8 @@ def show(config: str, *, console: Console, processes: int = 8) -> None:
     console.print(stages)
     console.print(
         f"{processes} processes, {REACHED / 1e12:.0f} T operations a second each; "
-        f"in the order {', '.join(STAGES)}.",
+        f"in the order {', '.join(uses(wanted))}; the stages of ControlNets only with "
+        "sources.controls.",
         highlight=False,
         soft_wrap=True,
     )

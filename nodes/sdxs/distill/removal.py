@@ -69,6 +69,7 @@ class Inheritance:
 
 _UP = re.compile(r"up_blocks\.(\d+)\.(resnets|attentions)\.(\d+)\.(.*)")
 _ADDED = re.compile(r"\.(?:(?:conv2|proj_out)\.(?:weight|bias)|conv_shortcut\.bias)$")
+_OUTLET = re.compile(r"controlnet_down_blocks\.(\d+)\.(weight|bias)")
 _UPSAMPLER = re.compile(r"up_blocks\.(\d+)\.(upsamplers\..*)")
 
 
@@ -109,6 +110,43 @@ def inherit(student: nn.Module, teacher: Mapping[str, Tensor], *, layers: int) -
             else:
                 new.append(name)
     return Inheritance(tuple(taken), (), tuple(new))
+
+
+def inherit_control(small: Any, original: Mapping[str, Tensor], *, layers: int) -> Inheritance:
+    """Copies into a small ControlNet what the original has for it.
+
+    It is the U-Net's first half over again, so that names match as in `inherit`; but the outlets
+    are numbered through, one for each layer: the first convolution's, then of each stage its
+    layers' and its downsampler's. Of a stage's layers the student's U-Net keeps the last one's
+    place in the skip connections, and so does the ControlNet.
+
+    Args:
+        small: A ControlNet for a U-Net of `student_config`'s layout.
+        original: The original's tensors by name.
+        layers: `layers_per_block` of the original.
+    """
+    own = small.state_dict()
+    mine = int(small.config.layers_per_block)
+    taken, new = [], []
+    with torch.no_grad():
+        for name, tensor in own.items():
+            source = original.get(_outlet_name(name, mine=mine, layers=layers))
+            if source is not None and source.shape == tensor.shape:
+                tensor.copy_(source)
+                taken.append(name)
+            else:
+                new.append(name)
+    return Inheritance(tuple(taken), (), tuple(new))
+
+
+def _outlet_name(name: str, *, mine: int, layers: int) -> str:
+    found = _OUTLET.fullmatch(name)
+    if found is None or found[1] == "0":
+        return name
+    stage, place = divmod(int(found[1]) - 1, mine + 1)
+    # Counted from the stage's end: its downsampler's is the last.
+    index = 1 + stage * (layers + 1) + layers - (mine - place)
+    return f"controlnet_down_blocks.{index}.{found[2]}"
 
 
 def endow(teacher: nn.Module, student: Mapping[str, Tensor], *, layers: int) -> Inheritance:

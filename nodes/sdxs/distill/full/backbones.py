@@ -22,6 +22,10 @@ class Backbone(Protocol):
         ...
 
 
+class _EnoughError(Exception):
+    """The last feature has been heard: what comes after it need not be computed."""
+
+
 class UnetEncoder:
     """The first half of the teacher's U-Net, at little noise; needs no decoder and no download."""
 
@@ -34,14 +38,21 @@ class UnetEncoder:
         """See `Backbone`."""
         t = torch.full((len(latents),), score.FIRST, dtype=torch.int64, device=latents.device)
         unet = self._models.teacher
+        given = {"added_cond_kwargs": added(unet, text, pixels=self._models.pixels)}
+        # After `Listening`, so that the last one is heard before it ends.
         with Listening(self._modules) as listening:
-            unet(
-                latents,
-                t,
-                text.tokens,
-                added_cond_kwargs=added(unet, text, pixels=self._models.pixels),
-            )
+            ending = self._modules[-1].register_forward_hook(_end)
+            try:
+                unet(latents, t, text.tokens, **given)
+            except _EnoughError:
+                pass
+            finally:
+                ending.remove()
         return listening.heard
+
+
+def _end(module: torch.nn.Module, inputs: object, output: object) -> None:
+    raise _EnoughError
 
 
 class Vision:
@@ -77,14 +88,35 @@ class Vision:
         return [_map(one) for one in states[1:]]
 
 
+def check(name: str) -> None:
+    """Looks whether a backbone is there, before a stage needs it.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if name != "unet":
+        _loaded("AutoConfig", name)
+
+
 def choose(models: Models, name: str) -> Backbone:
     """The backbone that a configuration names: `unet`, or a folder of transformers."""
     if name == "unet":
         return UnetEncoder(models)
-    from transformers import AutoModel
-
-    network: Any = AutoModel.from_pretrained(name)
+    network = _loaded("AutoModel", name)
     return Vision(models, network.to(models.device).eval().requires_grad_(False))
+
+
+def _loaded(kind: str, name: str) -> Any:
+    import transformers
+
+    try:
+        return getattr(transformers, kind).from_pretrained(name)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"backbone {name!r} cannot be loaded: it must be 'unet', or a vision model of "
+            f"transformers, as a folder or a repository of the hub ({first[:300]})"
+        ) from error
 
 
 def _map(state: Tensor) -> Tensor:

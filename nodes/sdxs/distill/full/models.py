@@ -1,14 +1,14 @@
-"""The teacher's parts, loaded, and what is asked of a U-Net: noise, features, a sample."""
+"""The teacher's parts, and what is asked of a U-Net: a prediction, a clean latent, a sample."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nodes.sdxs.checkpoint.text import Embedding, Encoders
 from nodes.sdxs.distill.diffusion import TIMESTEPS, Diffusion
@@ -30,6 +30,7 @@ class Models:
         control: The original `ControlNetModel`, or None.
         pixels: Side of the pictures.
         device: Where they are.
+        betas: First and last of the teacher's schedule, whose square roots rise linearly.
     """
 
     teacher: Any
@@ -41,6 +42,8 @@ class Models:
     control: Any
     pixels: int
     device: torch.device
+    betas: tuple[float, float] = (0.00085, 0.012)
+    _empty: Embedding | None = field(default=None, init=False, repr=False)
 
     @property
     def shrink(self) -> int:
@@ -55,7 +58,8 @@ class Models:
 
     def embed(self, prompts: Sequence[str]) -> Embedding:
         """Embeddings of prompts, N of them."""
-        found = [self.encoders.encode(text) for text in prompts]
+        known = {text: self.encoders.encode(text) for text in dict.fromkeys(prompts)}
+        found = [known[text] for text in prompts]
         pooled = [one.pooled for one in found if one.pooled is not None]
         # Out of inference mode: gradients have to pass by them.
         return Embedding(
@@ -63,66 +67,21 @@ class Models:
             torch.cat(pooled).clone().to(self.device) if pooled else None,
         )
 
+    def empty(self, count: int) -> Embedding:
+        """That of the empty prompt, for guidance, `count` times; computed once."""
+        if self._empty is None:
+            self._empty = self.embed([""])
+        pooled = self._empty.pooled
+        return Embedding(
+            self._empty.tokens.expand(count, -1, -1),
+            None if pooled is None else pooled.expand(count, -1),
+        )
+
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """The teacher's decoder: pictures float N3HW of 0..1."""
         pictures: Tensor = self.vae.decode(latents / self.vae.config.scaling_factor).sample
         return (pictures / 2 + 0.5).clamp(0, 1)
-
-
-def load(
-    *, teacher: str, straight: str, control: str | None, lora: str | None, pixels: int,
-    device: torch.device,
-) -> Models:  # fmt: skip
-    """Loads everything from folders or repositories.
-
-    Raises:
-        OSError: Something is missing.
-        ValueError: Teacher and few-step model do not predict the same.
-    """
-    from diffusers import AutoencoderKL, ControlNetModel, DiffusionPipeline, UNet2DConditionModel
-
-    kind: Any = DiffusionPipeline
-    pipeline = kind.from_pretrained(teacher)
-    if lora is not None:
-        # Into the offline network only: the online one starts from the plain teacher.
-        pipeline.load_lora_weights(lora)
-        pipeline.fuse_lora()
-        pipeline.unload_lora_weights()
-    unet: Any = UNet2DConditionModel
-    few = pipeline.unet if straight == teacher else unet.from_pretrained(straight, subfolder="unet")
-    kinds = {pipeline.scheduler.config.prediction_type}
-    folder = Path(straight) / "scheduler" / "scheduler_config.json"
-    if folder.is_file():
-        scheduler: Any = type(pipeline.scheduler)
-        kinds.add(scheduler.load_config(folder.parent).get("prediction_type", "epsilon"))
-    if len(kinds) > 1 or kinds - {"epsilon", "v_prediction"}:
-        raise ValueError(
-            f"{teacher} and {straight} must both predict epsilon or both v_prediction, "
-            f"and they predict {', '.join(sorted(kinds))}"
-        )
-    pairs = [(pipeline.tokenizer, pipeline.text_encoder)]
-    if getattr(pipeline, "text_encoder_2", None) is not None:
-        pairs.append((pipeline.tokenizer_2, pipeline.text_encoder_2))
-    nets: Any = ControlNetModel
-    betas = pipeline.scheduler.config
-    vae: AutoencoderKL = pipeline.vae
-    models = Models(
-        teacher=pipeline.unet,
-        straight=few,
-        vae=vae,
-        encoders=Encoders(pairs),
-        diffusion=Diffusion.scaled_linear(start=betas.beta_start, end=betas.beta_end),
-        velocity=kinds == {"v_prediction"},
-        control=None if control is None else nets.from_pretrained(control),
-        pixels=pixels,
-        device=device,
-    )
-    for part in (models.teacher, models.straight, models.vae, models.control):
-        if part is not None:
-            part.to(device).eval().requires_grad_(False)
-    models.encoders.to(device, torch.float32)
-    return models
 
 
 def added(unet: Any, text: Embedding, *, pixels: int) -> dict[str, Tensor] | None:
@@ -144,7 +103,7 @@ class Control:
     pictures: Tensor
 
 
-def velocity(
+def predicted(
     models: Models,
     unet: Any,
     noisy: Tensor,
@@ -152,26 +111,32 @@ def velocity(
     text: Embedding,
     *,
     guidance: float = 0.0,
-    empty: Embedding | None = None,
     control: Control | None = None,
 ) -> Tensor:
-    """What a U-Net predicts, as v whatever it predicts itself.
+    """What a U-Net predicts, ε or v as it was trained to, in float32.
 
     Args:
-        models: For the process, and for what the U-Nets predict.
+        models: For the sizes, and for the empty prompt.
         unet: The teacher's, the student's, or the online network's.
         noisy: x_t.
         t: int64 N.
         text: Of the prompts.
-        guidance: Classifier-free; needs `empty` where it is above 1.
-        empty: Of the empty prompt, N of it.
+        guidance: Above 1 classifier-free, in two passes; of a U-Net that has learnt it as an
+            input, in one.
         control: Steers the U-Net.
     """
+    learnt = unet.config.time_cond_proj_dim
+    if guidance > 1 and learnt is None:
+        plain = predicted(models, unet, noisy, t, models.empty(len(noisy)), control=control)
+        told = predicted(models, unet, noisy, t, text, control=control)
+        return plain + guidance * (told - plain)
     extra: dict[str, Any] = {
         "added_cond_kwargs": added(unet, text, pixels=models.pixels),
         "return_dict": False,
     }
     given = dict(extra)
+    if learnt is not None:
+        given["timestep_cond"] = guidance_wave(guidance, learnt).expand(len(noisy), -1).to(noisy)
     if control is not None:
         down, middle = control.network(
             noisy, t, text.tokens, controlnet_cond=control.pictures, **extra
@@ -179,21 +144,37 @@ def velocity(
         given["down_block_additional_residuals"] = down
         given["mid_block_additional_residual"] = middle
     out: Tensor = unet(noisy, t, text.tokens, **given)[0]
-    if guidance > 1:
-        if empty is None:
-            raise ValueError("guidance needs the embedding of the empty prompt")
-        plain = velocity(models, unet, noisy, t, empty, control=control)
-        guided = velocity(models, unet, noisy, t, text, control=control)
-        return plain + guidance * (guided - plain)
+    return out.float()
+
+
+def guidance_wave(guidance: float, width: int) -> Tensor:
+    """Guidance as an input, float 1 × width (Meng et al., 2023), as diffusers writes it.
+
+    Consistency models that have learnt it were trained with waves of the guidance less one.
+    """
+    half = width // 2
+    steps = torch.exp(torch.arange(half) * (-math.log(10000.0) / (half - 1)))
+    wave = (guidance - 1) * 1000.0 * steps
+    full = torch.cat([wave.sin(), wave.cos()])
+    return torch.nn.functional.pad(full, (0, width - 2 * half))[None]
+
+
+def asked(models: Models, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """What `predicted` should have been, (1): ε or v of x₀ and the noise put on it."""
+    return models.diffusion.velocity(clean, noise, t) if models.velocity else noise
+
+
+def velocity_of(models: Models, noisy: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
+    """V of what a U-Net predicts at x_t."""
     if models.velocity:
-        return out
+        return prediction
     alpha, sigma = models.diffusion.at(t, noisy)
-    return (out - sigma * noisy) / alpha
+    return (prediction - sigma * noisy) / alpha
 
 
-def noise_of(models: Models, noisy: Tensor, predicted: Tensor, t: Tensor) -> Tensor:
-    """ε of a predicted v."""
-    return models.diffusion.noise(noisy, predicted, t)
+def noise_of(models: Models, noisy: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
+    """ε of what a U-Net predicts at x_t."""
+    return models.diffusion.noise(noisy, prediction, t) if models.velocity else prediction
 
 
 def one_step(
@@ -201,22 +182,26 @@ def one_step(
 ) -> Tensor:
     """The student's latents: x₀ at t = 999 from pure noise."""
     t = torch.full((len(noise),), LAST, dtype=torch.int64, device=noise.device)
-    return models.diffusion.clean(noise, velocity(models, unet, noise, t, text, control=control), t)
+    found = predicted(models, unet, noise, t, text, control=control)
+    return models.diffusion.clean(noise, velocity_of(models, noise, found, t), t)
 
 
 @torch.no_grad()
 def sample(
-    models: Models, noise: Tensor, text: Embedding, *, steps: int, guidance: float = 0.0
+    models: Models,
+    noise: Tensor,
+    text: Embedding,
+    *,
+    steps: int,
+    guidance: float = 0.0,
+    unet: Any = None,
+    control: Control | None = None,
 ) -> Tensor:
-    """Latents of the few-step model, from the same noise as the student's."""
-    empty = models.embed([""] * len(noise)) if guidance > 1 else None
+    """Latents of the few-step model, or of another U-Net, from the same noise as the student's."""
+    network = models.straight if unet is None else unet
 
     def predict(noisy: Tensor, t: Tensor) -> Tensor:
-        return velocity(models, models.straight, noisy, t, text, guidance=guidance, empty=empty)
+        found = predicted(models, network, noisy, t, text, guidance=guidance, control=control)
+        return velocity_of(models, noisy, found, t)
 
     return models.diffusion.sample(predict, noise, steps=steps)
-
-
-def frozen(network: nn.Module) -> nn.Module:
-    """The network in evaluation mode, without gradients."""
-    return network.eval().requires_grad_(False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,23 @@ from nodes.condition.on_opencv import OpenCvExtractor
 from nodes.condition.settings import setting
 from nodes.sdxs.checkpoint.layouts import TAESD, control_for
 from nodes.sdxs.checkpoint.text import Embedding
+from nodes.sdxs.distill.full import grids
 from nodes.sdxs.distill.full.models import Models, sample
 from nodes.sdxs.distill.full.settings import Full
 from nodes.sdxs.distill.loop import Loop, finished, result
+from nodes.sdxs.distill.lora import merged
 from nodes.sdxs.distill.machines import Machines
-from nodes.sdxs.distill.removal import inherit, student_config
+from nodes.sdxs.distill.removal import inherit, inherit_control, student_config
 from nodes.sdxs.distill.settings import Stage
 
 STAGES = ("decoder", "unet", "control", "warmup", "score", "one_step_control", "polish")
-"""In their order; `control` and `one_step_control` only where there is an original ControlNet."""
+"""In their order; not every training has them all, see `stages`."""
+
+CONTROLLED = ("control", "one_step_control")
+"""Only where there is an original ControlNet."""
+
+SHOWN = 4
+"""Prompts in a grid of samples: the first ones."""
 
 Report = Callable[[str, int, int, dict[str, float]], None]
 
@@ -74,7 +83,24 @@ class Run:
         self.machines = machines
         self._prompts = prompts
         self._report = report
-        torch.manual_seed(settings.seed)
+
+    def seed(self, name: str) -> None:
+        """Starts what a stage's new networks are drawn from: the same whichever ran before."""
+        torch.manual_seed(self.settings.seed * len(STAGES) + STAGES.index(name))
+
+    @property
+    def stages(self) -> list[str]:
+        """Those that this training has, in their order."""
+        return stages(self.settings, controlled=self.models.control is not None)
+
+    def shown(self) -> list[Drawn]:
+        """Some prompts with noise, always the same, each by itself: for grids of samples."""
+        found = []
+        for index, prompt in enumerate(self._prompts[:SHOWN]):
+            generator = torch.Generator().manual_seed(index)
+            noise = self.models.noise(1, generator)
+            found.append(Drawn(self.models.embed([prompt]), noise, generator))
+        return found
 
     def stage(self, name: str) -> Stage:
         """A stage's settings."""
@@ -116,8 +142,18 @@ class Run:
         networks: dict[str, nn.Module],
         averaged: tuple[str, ...],
         trained: dict[str, list[nn.Parameter]] | None = None,
+        paint: Callable[[Drawn], list[Tensor]] | None = None,
     ) -> Loop:
-        """The loop of a stage."""
+        """The loop of a stage.
+
+        Args:
+            name: Of the stage.
+            networks: Everything that is saved.
+            averaged: Which of them are averaged.
+            trained: As in `Loop`.
+            paint: Makes pictures of a prompt by the averaged networks, float 13HW each, which are
+                drawn beside each other into the stage's folder after each checkpoint.
+        """
         report = self._report
         return Loop(
             self.folder / name,
@@ -127,6 +163,7 @@ class Run:
             trained=trained,
             machines=self.machines,
             report=None if report is None else lambda *values: report(name, *values),
+            kept=None if paint is None else partial(grids.draw, self, paint),
         )
 
     def student(self, name: str | None) -> Any:
@@ -134,10 +171,9 @@ class Run:
         config = self.student_config()
         network: Any = UNet2DConditionModel
         student = network(**config)
-        if name is not None:
-            student.load_state_dict(result(self.folder / name, "student"))
-        elif student.config.layers_per_block == self.models.teacher.config.layers_per_block:
-            # Vega: the student has the teacher's own layout.
+        if name is not None and (name != "unet" or self.settings.removes):
+            student.load_state_dict(merged(self._result(name, "student")))
+        elif not self.settings.removes:
             student.load_state_dict(self.models.teacher.state_dict())
         else:
             layers = self.models.teacher.config.layers_per_block
@@ -147,16 +183,20 @@ class Run:
     def student_config(self) -> dict[str, Any]:
         """The student's layout: by the rule, or Vega's own."""
         config = self.models.teacher.config
-        if self.settings.layout == "vega":
+        if not self.settings.removes:
             return {key: value for key, value in config.items() if not key.startswith("_")}
         return student_config(config)
 
     def small_control(self, name: str | None) -> Any:
-        """The small ControlNet after a stage, or fresh where None."""
+        """The small ControlNet after a stage, or as the original leaves it where None."""
         network: Any = ControlNetModel
         control = network(**control_for(self.student_config()))
         if name is not None:
-            control.load_state_dict(result(self.folder / name, "control"))
+            control.load_state_dict(self._result(name, "control"))
+        else:
+            original = self.models.control
+            layers = original.config.layers_per_block
+            inherit_control(control, original.state_dict(), layers=layers)
         return control.to(self.models.device)
 
     def autoencoder(self, *, trained: bool) -> Any:
@@ -164,7 +204,7 @@ class Run:
         network: Any = AutoencoderTiny
         tiny = network(**{**TAESD, "latent_channels": self.models.vae.config.latent_channels})
         if trained:
-            tiny.load_state_dict(result(self.folder / "decoder", "tiny"))
+            tiny.load_state_dict(self._result("decoder", "tiny"))
         return tiny.to(self.models.device)
 
     def control_pictures(self, latents: Tensor) -> Tensor:
@@ -176,5 +216,26 @@ class Run:
         extractor = OpenCvExtractor([setting(self.settings.sources.control)])
         shown = (self.models.decode(latents) * 255).round().to(torch.uint8)
         drawn = [extractor.picture(one) for one in shown.permute(0, 2, 3, 1).cpu().numpy()]
-        pictures = torch.from_numpy(np.stack(drawn))[:, None].expand(-1, 3, -1, -1)
-        return pictures.float().to(latents.device) / 255
+        pictures = torch.from_numpy(np.stack(drawn))[:, None].float().to(latents.device) / 255
+        return pictures.expand(-1, 3, -1, -1)
+
+    def _result(self, stage: str, name: str) -> dict[str, Tensor]:
+        """A network of a finished stage.
+
+        Raises:
+            FileNotFoundError: The stage has not run.
+            ValueError: It has not run to its end.
+        """
+        found = result(self.folder / stage, name)
+        if not self.finished(stage):
+            raise ValueError(
+                f"the stage {stage!r} has not run to its end, step {self.stage(stage).steps}: run "
+                "it first, it goes on where it stopped"
+            )
+        return found
+
+
+def stages(settings: Full, *, controlled: bool) -> list[str]:
+    """The stages of a training, in their order."""
+    missing = {*(() if controlled else CONTROLLED), *(() if settings.removes else ("unet",))}
+    return [name for name in STAGES if name not in missing]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import copy
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,47 +14,77 @@ from nodes.sdxs.distill import score as scores
 from nodes.sdxs.distill.critic import Critic
 from nodes.sdxs.distill.diffusion import TIMESTEPS
 from nodes.sdxs.distill.full import backbones
-from nodes.sdxs.distill.full.models import Control, noise_of, one_step, velocity
+from nodes.sdxs.distill.full.adversarial import judge, unmoved
+from nodes.sdxs.distill.full.loading import plain_teacher
+from nodes.sdxs.distill.full.models import Control, asked, noise_of, one_step, predicted
 from nodes.sdxs.distill.full.run import Drawn, Run
-from nodes.sdxs.distill.full.settings import OneStepControl, Score
+from nodes.sdxs.distill.full.settings import Distillation
 from nodes.sdxs.distill.loop import Loop
 from nodes.sdxs.distill.lora import insert
 from nodes.sdxs.distill.matching import feature_matching
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the student made in one part of a step, for the online network.
+
+    Attributes:
+        made: Its latents, without gradients.
+        drawn: The batch.
+        original: The original ControlNet with the part's pictures, where there is one.
+    """
+
+    made: Tensor
+    drawn: Drawn
+    original: Control | None = None
 
 
 def warmup(run: Run) -> None:
     """Feature matching alone (10)."""
     student = run.student("unet")
     backbone = backbones.choose(run.models, run.settings.warmup.backbone)
-    loop = run.loop("warmup", networks={"student": student}, averaged=("student",))
+    loop = run.loop(
+        "warmup",
+        networks={"student": student},
+        averaged=("student",),
+        paint=partial(_compared, run, student),
+    )
     for step in loop:
         for part in loop.parts():
             drawn = run.draw("warmup", step, part)
-            target = run.sample(drawn)
             with loop.precision():
+                target = run.sample(drawn)
                 made = one_step(run.models, student, drawn.noise, drawn.text)
                 error = _matched(backbone, made, target, drawn)
             loop.backward(error)
-        loop.update("student", loss=error.detach())
+            loop.note(loss=error.detach())
+        loop.update("student")
 
 
 def score(run: Run) -> None:
     """Segmented score distillation (11, 12), Algorithm 1."""
     settings = run.settings.score
-    student = run.student("warmup")
-    online = copy.deepcopy(_plain_teacher(run)).requires_grad_(True)
-    loop = run.loop("score", networks={"student": student, "online": online}, averaged=("student",))
+    student = run.student(settings.start)
+    online = plain_teacher(run.settings, run.models)
+    loop = run.loop(
+        "score",
+        networks={"student": student, "online": online},
+        averaged=("student",),
+        paint=partial(_compared, run, student),
+    )
     backbone = backbones.choose(run.models, settings.backbone)
     for step in loop:
+        shown = []
         for part in loop.parts():
             drawn = run.draw("score", step, part)
-            target = run.sample(drawn)
             with loop.precision():
+                target = run.sample(drawn) if any(settings.matching) else drawn.noise
                 made = one_step(run.models, student, drawn.noise, drawn.text)
-            error = _eleven(run, loop, settings, backbone, made, target, drawn, online, step=step)
-            loop.backward(error)
-        loop.update("student", loss=error.detach())
-        _follow(run, loop, settings, made.detach(), drawn, online)
+            now = Shown(made.detach(), drawn)
+            loop.backward(_eleven(run, loop, settings, backbone, made, target, now, online))
+            shown.append(now)
+        loop.update("student")
+        _follow(run, loop, settings, shown, online)
 
 
 def one_step_control(run: Run) -> None:
@@ -61,31 +92,39 @@ def one_step_control(run: Run) -> None:
     settings = run.settings.one_step_control
     student = run.student("score").eval().requires_grad_(False)
     network = run.small_control("control")
-    online = copy.deepcopy(_plain_teacher(run)).requires_grad_(True)
+    online = plain_teacher(run.settings, run.models)
+    models = run.models
+
+    def paint(drawn: Drawn) -> list[Tensor]:
+        target = run.sample(drawn)
+        pictures = run.control_pictures(target)
+        # All of the noise is drawn anew here: what is alike comes from the control picture.
+        noise = renewed(drawn.noise, 1.0, torch.Generator().manual_seed(0))
+        made = one_step(models, student, noise, drawn.text, control=Control(network, pictures))
+        return [models.decode(target), pictures, models.decode(made)]
+
     loop = run.loop(
         "one_step_control",
         networks={"control": network, "online": online},
         averaged=("control",),
+        paint=paint,
     )
-    backbone = backbones.choose(run.models, settings.backbone)
+    backbone = backbones.choose(models, settings.backbone)
     for step in loop:
+        shown = []
         for part in loop.parts():
             drawn = run.draw("one_step_control", step, part)
-            target = run.sample(drawn)
-            pictures = run.control_pictures(target)
-            original = Control(run.models.control, pictures)
-            noise = renewed(drawn.noise, settings.renewed, drawn.generator)
             with loop.precision():
-                made = one_step(
-                    run.models, student, noise, drawn.text, control=Control(network, pictures)
-                )
-            error = _eleven(
-                run, loop, settings, backbone, made, target, drawn, online,
-                step=step, original=original,
-            )  # fmt: skip
-            loop.backward(error)
-        loop.update("control", loss=error.detach())
-        _follow(run, loop, settings, made.detach(), drawn, online, original=original)
+                target = run.sample(drawn)
+                pictures = run.control_pictures(target)
+                noise = renewed(drawn.noise, settings.renewed, drawn.generator)
+                mine = Control(network, pictures)
+                made = one_step(models, student, noise, drawn.text, control=mine)
+            now = Shown(made.detach(), drawn, Control(models.control, pictures))
+            loop.backward(_eleven(run, loop, settings, backbone, made, target, now, online))
+            shown.append(now)
+        loop.update("control")
+        _follow(run, loop, settings, shown, online)
 
 
 def polish(run: Run) -> None:
@@ -95,33 +134,36 @@ def polish(run: Run) -> None:
     added = insert(student, rank=settings.rank, where=lambda name: True)
     tiny = run.autoencoder(trained=True).eval().requires_grad_(False)
     critic = Critic(3, width=64).to(run.models.device)
+
+    def paint(drawn: Drawn) -> list[Tensor]:
+        made = one_step(run.models, student, drawn.noise, drawn.text)
+        return [run.models.decode(run.sample(drawn)), tiny.decoder(made) / 2 + 0.5]
+
     loop = run.loop(
         "polish",
         networks={"student": student, "critic": critic},
         averaged=("student",),
         trained={"student": added, "critic": list(critic.parameters())},
+        paint=paint,
     )
     backbone = backbones.choose(run.models, "unet")
     for step in loop:
         for part in loop.parts():
             drawn = run.draw("polish", step, part)
-            target = run.sample(drawn)
-            with loop.precision():
+            with loop.precision(), unmoved(critic):
+                target = run.sample(drawn)
                 made = one_step(run.models, student, drawn.noise, drawn.text)
                 painted = tiny.decoder(made) / 2 + 0.5
                 judged = critic(painted).float()
                 matched = _matched(backbone, made, target, drawn)
             error = settings.adversarial * losses.fooling(judged) + settings.matching * matched
             loop.backward(error)
-            loop.note(matching=matched.detach())
-        loop.update("student", loss=error.detach())
-        critic.zero_grad(set_to_none=True)
-        with loop.precision():
-            real = critic(run.models.decode(target)).float()
-            fake = critic(painted.detach()).float()
-        doubt = losses.judging(real, fake)
-        loop.backward(doubt * settings.accumulate)
-        loop.update("critic", critic=doubt.detach())
+            loop.note(matching=matched.detach(), loss=error.detach())
+            with loop.precision():
+                real = run.models.decode(target)
+            judge(loop, critic, real=real, made=painted)
+        loop.update("student")
+        loop.update("critic")
 
 
 def renewed(noise: Tensor, share: float, generator: torch.Generator) -> Tensor:
@@ -135,15 +177,10 @@ def renewed(noise: Tensor, share: float, generator: torch.Generator) -> Tensor:
     return mixed
 
 
-def _plain_teacher(run: Run) -> Any:
-    """The teacher without the adapter that its offline copy may have."""
-    sources = run.settings.sources
-    if sources.lora is None:
-        return run.models.teacher
-    from diffusers import UNet2DConditionModel
-
-    unet: Any = UNet2DConditionModel
-    return unet.from_pretrained(sources.teacher, subfolder="unet").to(run.models.device)
+def _compared(run: Run, student: Any, drawn: Drawn) -> list[Tensor]:
+    """The few steps' picture and that of one, from the same noise."""
+    made = one_step(run.models, student, drawn.noise, drawn.text)
+    return [run.models.decode(latents) for latents in (run.sample(drawn), made)]
 
 
 def _matched(backbone: backbones.Backbone, made: Tensor, target: Tensor, drawn: Drawn) -> Tensor:
@@ -155,73 +192,61 @@ def _matched(backbone: backbones.Backbone, made: Tensor, target: Tensor, drawn: 
 def _eleven(
     run: Run,
     loop: Loop,
-    settings: Score | OneStepControl,
+    settings: Distillation,
     backbone: backbones.Backbone,
     made: Tensor,
     target: Tensor,
-    drawn: Drawn,
+    shown: Shown,
     online: Any,
-    *,
-    step: int,
-    original: Control | None = None,
 ) -> Tensor:
     """(11): the score's pull on a segment, and λ_FM times the feature matching."""
-    models = run.models
-    steps, hold = settings.steps, settings.hold
-    alpha = scores.annealed(
-        step, steps=steps, first=settings.alpha[0], last=settings.alpha[1], hold=hold
-    )
-    share = scores.annealed(
-        step, steps=steps, first=settings.matching[0], last=settings.matching[1], hold=hold
-    )
+    models, drawn = run.models, shown.drawn
+    schedule: dict[str, Any] = {"steps": settings.steps, "hold": settings.hold}
+    first, last = settings.alpha
+    alpha = scores.annealed(loop.step, first=first, last=last, **schedule)
+    first, last = settings.matching
+    share = scores.annealed(loop.step, first=first, last=last, **schedule)
+    clean = shown.made
     with torch.no_grad(), loop.precision():
-        clean = made.float()
         t = scores.segment(len(clean), alpha=alpha, generator=drawn.generator).to(clean.device)
         noise = torch.randn(clean.shape, generator=drawn.generator).to(clean)
         noisy = models.diffusion.noised(clean, noise, t)
-        empty = models.embed([""] * len(clean)) if settings.guidance > 1 else None
-        offline_v = velocity(
-            models, models.teacher, noisy, t, drawn.text,
-            guidance=settings.guidance, empty=empty, control=original,
-        )  # fmt: skip
-        online_v = velocity(models, online, noisy, t, drawn.text, control=original)
+        given: dict[str, Any] = {"control": shown.original}
+        offline = predicted(
+            models, models.teacher, noisy, t, drawn.text, guidance=settings.guidance, **given
+        )
+        following = predicted(models, online, noisy, t, drawn.text, **given)
     pull = scores.gradient(
         models.diffusion,
-        clean=made.float(),
+        clean=clean,
         noisy=noisy,
         t=t,
-        offline=noise_of(models, noisy, offline_v.float(), t),
-        online=noise_of(models, noisy, online_v.float(), t),
+        offline=noise_of(models, noisy, offline, t),
+        online=noise_of(models, noisy, following, t),
         weight=scores.WEIGHTS[settings.weight],
     )
-    error = scores.surrogate(made.float(), pull)
+    error = scores.surrogate(made, pull)
     if share:
         with loop.precision():
             matched = _matched(backbone, made, target, drawn)
         error = error + share * matched
         loop.note(matching=matched.detach())
-    loop.note(pull=pull.square().mean(), alpha=alpha, lambda_fm=share)
+    loop.note(loss=error.detach(), pull=pull.square().mean(), alpha=alpha, lambda_fm=share)
     return error
 
 
-def _follow(
-    run: Run,
-    loop: Loop,
-    settings: Score | OneStepControl,
-    made: Tensor,
-    drawn: Drawn,
-    online: Any,
-    *,
-    original: Control | None = None,
-) -> None:
-    """(1) on what the student makes: the online network follows it."""
+def _follow(run: Run, loop: Loop, settings: Distillation, shown: list[Shown], online: Any) -> None:
+    """(1) on all that the student made in this step: the online network follows it."""
     models = run.models
     for _ in range(settings.online_steps):
-        t = torch.randint(0, TIMESTEPS, (len(made),), generator=drawn.generator).to(made.device)
-        noise = torch.randn(made.shape, generator=drawn.generator).to(made)
-        noisy = models.diffusion.noised(made, noise, t)
-        with loop.precision():
-            predicted = velocity(models, online, noisy, t, drawn.text, control=original)
-        followed = losses.denoising(predicted.float(), models.diffusion.velocity(made, noise, t))
-        loop.backward(followed * settings.accumulate)
-        loop.update("online", online=followed.detach())
+        for one in shown:
+            made, generator = one.made, one.drawn.generator
+            t = torch.randint(0, TIMESTEPS, (len(made),), generator=generator).to(made.device)
+            noise = torch.randn(made.shape, generator=generator).to(made)
+            noisy = models.diffusion.noised(made, noise, t)
+            with loop.precision():
+                found = predicted(models, online, noisy, t, one.drawn.text, control=one.original)
+            followed = losses.denoising(found, asked(models, made, noise, t))
+            loop.backward(followed)
+            loop.note(online=followed.detach())
+        loop.update("online")

@@ -19,7 +19,7 @@ from nodes.sdxs.distill import curves
 from nodes.sdxs.distill.diffusion import Diffusion
 from nodes.sdxs.distill.full import chain, models, stepping
 from nodes.sdxs.distill.full.models import Models
-from nodes.sdxs.distill.full.run import Run
+from nodes.sdxs.distill.full.run import Run, stages
 from nodes.sdxs.distill.full.settings import Full
 from nodes.sdxs.distill.layouts import TEACHERS
 from nodes.sdxs.distill.loop import CURVE, FILE, read
@@ -151,26 +151,56 @@ def test_a_teacher_of_velocity_is_understood(teacher: Models) -> None:
     text = teacher.embed(["one", "three"])
     with torch.no_grad():
         raw = teacher.teacher(noisy, t, text.tokens, return_dict=False)[0]
-        as_noise = models.velocity(teacher, teacher.teacher, noisy, t, text)
-        teacher.velocity = True
-        as_velocity = models.velocity(teacher, teacher.teacher, noisy, t, text)
-    assert torch.equal(as_velocity, raw)
+        assert torch.equal(models.predicted(teacher, teacher.teacher, noisy, t, text), raw)
+    assert torch.equal(models.noise_of(teacher, noisy, raw, t), raw)
+    as_velocity = models.velocity_of(teacher, noisy, raw, t)
+    teacher.velocity = True
+    assert torch.equal(models.velocity_of(teacher, noisy, raw, t), raw)
+    assert torch.allclose(models.noise_of(teacher, noisy, as_velocity, t), raw, atol=1e-4)
+    # A U-Net that is right about the noise is right about the velocity, too.
+    clean, noise = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8)
+    mixed = teacher.diffusion.noised(clean, noise, t)
+    wanted = models.asked(teacher, clean, noise, t)
+    assert torch.allclose(models.noise_of(teacher, mixed, wanted, t), noise, atol=1e-4)
     teacher.velocity = False
-    assert torch.allclose(models.noise_of(teacher, noisy, as_noise, t), raw, atol=1e-4)
+    assert torch.equal(models.asked(teacher, clean, noise, t), noise)
+    assert torch.allclose(models.velocity_of(teacher, mixed, noise, t), wanted, atol=1e-4)
 
 
 def test_guidance_leads_away_from_the_empty_prompt(teacher: Models) -> None:
     noisy, t = torch.randn(1, 4, 8, 8), torch.tensor([500])
     text, empty = teacher.embed(["a castle"]), teacher.embed([""])
+    passes: list[Any] = []
     with torch.no_grad():
-        plain = models.velocity(teacher, teacher.teacher, noisy, t, empty)
-        told = models.velocity(teacher, teacher.teacher, noisy, t, text)
-        guided = models.velocity(
-            teacher, teacher.teacher, noisy, t, text, guidance=3.0, empty=empty
-        )
+        plain = models.predicted(teacher, teacher.teacher, noisy, t, empty)
+        told = models.predicted(teacher, teacher.teacher, noisy, t, text)
+        hook = teacher.teacher.register_forward_hook(lambda *given: passes.append(given[0]))
+        guided = models.predicted(teacher, teacher.teacher, noisy, t, text, guidance=3.0)
+        hook.remove()
     assert torch.allclose(guided, plain + 3 * (told - plain), atol=1e-5)
-    with pytest.raises(ValueError, match="guidance needs the embedding of the empty prompt"):
-        models.velocity(teacher, teacher.teacher, noisy, t, text, guidance=3.0)
+    assert not torch.allclose(guided, told, atol=1e-3)
+    # With the prompt, and without: not a third time.
+    assert len(passes) == 2
+    several = teacher.empty(3)
+    assert torch.equal(several.tokens, teacher.embed([""] * 3).tokens)
+
+
+def test_guidance_that_a_model_has_learnt_is_an_input(teacher: Models) -> None:
+    """As in diffusers' pipelines of consistency models: one pass, the wave of guidance less one."""
+    from diffusers import StableDiffusionPipeline
+
+    kind: Any = StableDiffusionPipeline
+    wave = kind.get_guidance_scale_embedding(None, torch.tensor([8.0 - 1]), 32)
+    assert torch.allclose(models.guidance_wave(8.0, 32), wave, atol=1e-4)
+    torch.manual_seed(0)
+    few = UNet(**UNET, time_cond_proj_dim=32).eval()
+    noisy, t, text = torch.randn(2, 4, 8, 8), torch.tensor([500, 20]), teacher.embed(["a", "bc"])
+    with torch.no_grad():
+        wanted = few(noisy, t, text.tokens, timestep_cond=wave.expand(2, -1), return_dict=False)[0]
+        found = models.predicted(teacher, few, noisy, t, text, guidance=8.0)
+        other = models.predicted(teacher, few, noisy, t, text, guidance=2.0)
+    assert torch.allclose(found, wanted, atol=1e-4)
+    assert not torch.allclose(other, wanted, atol=1e-4)
 
 
 def test_renewed_noise_is_as_strong_and_partly_the_same() -> None:
@@ -225,7 +255,9 @@ def test_every_teacher_has_a_configuration(name: str) -> None:
     settings = load(name, Full)
     assert settings.layout == name
     assert settings.resolution == TEACHERS[name].resolution
-    for stage in ("unet", "control", "warmup", "score", "one_step_control"):
+    # Where the student keeps the teacher's layout, there is nothing to distil it from.
+    assert (settings.unet is None) == (settings.layout == "vega")
+    for stage in set(stages(settings, controlled=True)) - {"decoder", "polish"}:
         part: Any = getattr(settings, stage)
         # The paper's: 1,024 to 2,048 pictures a step, here on 8 processes.
         assert 1024 <= 8 * part.batch * part.accumulate <= 2048
