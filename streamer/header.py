@@ -37,6 +37,7 @@ class Header:
         colorspace: `bt601`, `bt709`, `bt2020` or `rgb`; how YUV relates to RGB.
         full_range: whether YUV samples use 0 to 255 rather than 16 to 235.
         generation: number of the parameter set that the picture was made with.
+        passed: whether a node on its way has passed it on as it came, since it was not ready yet.
         trace: one `Hop` for each node passed, oldest first.
     """
 
@@ -53,6 +54,7 @@ class Header:
     colorspace: str = "rgb"
     full_range: bool = True
     generation: int = 0
+    passed: bool = False
     trace: list[Hop] = field(default_factory=list)
 
     @property
@@ -98,6 +100,7 @@ def new_header(
             colorspace=like.colorspace if same_kind else "rgb",
             full_range=like.full_range if same_kind else True,
             generation=like.generation,
+            passed=like.passed,
             trace=list(like.trace),
         )
     if pts is None or time_base is None:

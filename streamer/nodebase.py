@@ -53,6 +53,8 @@ class Context(Protocol):
         name: the node's name in the graph.
         log: logger whose lines appear under the node's name.
         live: whether the node is fed by a live source, so that newest wins over complete.
+        newest: whether the leading input gives the newest picture alone (its queue is `latest`),
+            and leaves out those that came while the node was busy.
         wanted: pixel formats that every consumer of this node takes, best first.
         gpu: ordinal of the CUDA device given to the node, or None.
         stopping: set when the run is to end; a source that waits must look at it, and a sink that
@@ -66,6 +68,7 @@ class Context(Protocol):
     name: str
     log: logging.Logger
     live: bool
+    newest: bool
     wanted: tuple[str, ...]
     gpu: int | None
     stopping: threading.Event
@@ -130,6 +133,43 @@ class Context(Protocol):
         """
         ...
 
+    def pass_on(self, frame: Frame) -> Frame:
+        """For transforms that are not ready yet: a picture as it came, for `process` to return.
+
+        It is one copy, counted, in a slot of the outlet. It is marked (`header.passed`), it counts
+        as `passed` here and at the outputs that deliver it, and it is never taken for a picture
+        made with the node's parameters.
+
+        Args:
+            frame: that is being processed; in a format that the node makes.
+
+        Raises:
+            FrameError: as `allocate` does.
+        """
+        ...
+
+    def warming(self, on: bool) -> None:
+        """For transforms that get ready beside their frame loop: says that it begins, or has ended.
+
+        Libraries that are loaded meanwhile may keep Python's lock, and with it all of the process,
+        for longer than a node may stand still else.
+        """
+        ...
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Has the node's own thread call a function between two pictures; from any thread.
+
+        An error that it raises is the node's.
+        """
+        ...
+
+    def leave(self, thread: threading.Thread) -> None:
+        """For `close`: says that a daemon thread is left in a call that nobody can end.
+
+        The process ends without it.
+        """
+        ...
+
     def delivered(self, header: Header) -> None:
         """For sinks with `deferred`: the picture has left (was written, sent or muxed)."""
         ...
@@ -138,8 +178,14 @@ class Context(Protocol):
         """For sources of known length: what the progress bar shall count up to."""
         ...
 
-    def note(self, text: str) -> None:
-        """Says what the node is doing (`loading the model`), for the live display."""
+    def note(self, text: str, *, done: int = 0, of: int = 0) -> None:
+        """Says what the node is doing (`loading the U-Net`), for the live display.
+
+        Args:
+            text: in a few words; empty when it is done.
+            done: parts of the whole that are done.
+            of: how many there are, from 1, for a progress bar; 0 if that is not known.
+        """
         ...
 
     def status(self, status: Status, text: str = "") -> None:

@@ -31,3 +31,6 @@ class Count(StrEnum):
     """outputs with viewers: pictures that some viewer was too slow for"""
     HARDWARE = "hardware"
     """pictures that a codec of the GPU has decoded or encoded, in place of the CPU"""
+    PASSED = "passed"
+    """transforms: pictures passed on as they came, by a node that was not ready yet; outputs: those
+    among the delivered ones that a node before them has passed on so"""

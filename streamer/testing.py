@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, TypeVar
 
@@ -28,7 +29,12 @@ class SoloContext:
         repeats: pictures shown again, as counted by `repeated`.
         spoils: those among them that could not be made.
         sent: headers of the pictures that a deferred sink reported as delivered.
+        passes: pictures passed on as they came, as counted by `pass_on`.
+        calls: what `call` was given, in order; nobody calls it but the test.
+        left: threads that `leave` was told of.
+        warm: whether the node gets ready, as `warming` was told last.
         notes: texts of `note`.
+        progress: what `note` was told besides: done, and of how many.
         expected: the last arguments of `expect`.
         statuses: what `status` was told, in order.
         counts: what `count` was told, added up.
@@ -40,6 +46,7 @@ class SoloContext:
         *,
         name: str = "node",
         live: bool = False,
+        newest: bool | None = None,
         wanted: tuple[str, ...] = ("rgb24",),
         wants_audio: bool = False,
         input_names: tuple[str, ...] = ("in",),
@@ -49,6 +56,7 @@ class SoloContext:
         self.name = name
         self.log = logging.getLogger(f"streamer.node.{name}")
         self.live = live
+        self.newest = live if newest is None else newest
         self.wanted = wanted
         self.gpu: int | None = None
         self.stopping = threading.Event()
@@ -59,6 +67,11 @@ class SoloContext:
         self.dropped: Counter[Drop] = Counter()
         self.sent: list[Header] = []
         self.notes: list[str] = []
+        self.progress: list[tuple[int, int]] = []
+        self.passes = 0
+        self.calls: list[Callable[[], None]] = []
+        self.left: list[threading.Thread] = []
+        self.warm = False
         self.expected: dict[str, float | None] = {}
         self.repeats = 0
         self.spoils = 0
@@ -111,6 +124,26 @@ class SoloContext:
         self.repeats += 1
         self.spoils += spoiled
 
+    def pass_on(self, frame: Frame) -> Frame:
+        """See `streamer.Context.pass_on`."""
+        out = self.allocate(frame.width, frame.height, frame.format, like=frame.header)
+        out.write(frame.numpy())
+        out.header.passed = True
+        self.passes += 1
+        return out
+
+    def warming(self, on: bool) -> None:
+        """See `streamer.Context.warming`."""
+        self.warm = on
+
+    def call(self, function: Callable[[], None]) -> None:
+        """See `streamer.Context.call`."""
+        self.calls.append(function)
+
+    def leave(self, thread: threading.Thread) -> None:
+        """See `streamer.Context.leave`."""
+        self.left.append(thread)
+
     def delivered(self, header: Header) -> None:
         """See `streamer.Context.delivered`."""
         self.sent.append(header)
@@ -119,9 +152,10 @@ class SoloContext:
         """See `streamer.Context.expect`."""
         self.expected = {"frames": frames, "seconds": seconds}
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, *, done: int = 0, of: int = 0) -> None:
         """See `streamer.Context.note`."""
         self.notes.append(text)
+        self.progress.append((done, of))
 
     def status(self, status: Status, text: str = "") -> None:
         """See `streamer.Context.status`."""

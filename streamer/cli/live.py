@@ -77,6 +77,7 @@ class PlainDisplay:
         self._next = time.monotonic() + PLAIN_EVERY
         self._rates: dict[str, Rate] = {}
         self._away: set[str] = set()
+        self._said: dict[str, str] = {}
 
     def __enter__(self) -> PlainDisplay:
         return self
@@ -90,8 +91,11 @@ class PlainDisplay:
             self._print(f"{worker} | {text}")
 
     def state(self, node: str, state: str, text: str) -> None:
-        """Shows what a node is busy with."""
-        if text and state not in ("restarting", "resting") and not self._quiet:  # an event tells
+        """Shows what a node is busy with, a line for each thing."""
+        news = self._said.get(node, "") != text
+        self._said[node] = text
+        told = state in ("restarting", "resting")  # by an event
+        if text and news and not told and not self._quiet:
             self._print(f"{node}: {text}")
 
     def standing(self, node: str, standing: Standing) -> None:
@@ -114,7 +118,8 @@ class PlainDisplay:
         report = supervisor.report()
         for name, sink in report.sinks.items():
             rate = self._rates.setdefault(name, Rate()).at(now, sink.delivered)
-            self._print(f"{name}: {describe(sink, rate)}{_left(supervisor, report)}")
+            passed = passed_on(report.nodes[name].passed)
+            self._print(f"{name}: {describe(sink, rate)}{passed}{_left(supervisor, report)}")
 
     def _print(self, text: str) -> None:
         say(self._console, text)
@@ -168,7 +173,7 @@ class TerminalDisplay(PlainDisplay):
                 _number(sink.age_ms["p50"]) if sink else "",
                 _drops(sink.dropped) if sink else "",
             )
-        rows: list[RenderableType] = [table]
+        rows: list[RenderableType] = [table, *_warming(supervisor, report)]
         expected = expected_frames(supervisor, report)
         if expected:
             done = max(sink.captured for sink in report.sinks.values())
@@ -211,6 +216,31 @@ def describe(sink: SinkReport, rate: float) -> str:
     return f"{sink.delivered} of {sink.captured} frames, {rate:.1f} fps, age {age or '-'} ms" + (
         f", dropped {dropped}" if dropped else ""
     )
+
+
+def passed_on(count: int | None) -> str:
+    """How many of an output's pictures show what came in, to stand behind its other numbers."""
+    return f", {count} of them as they came in" if count else ""
+
+
+def _warming(supervisor: Supervisor, report: Report) -> list[RenderableType]:
+    """A bar for each node that loads or builds something, and what it has passed on meanwhile."""
+    rows: list[RenderableType] = []
+    for node in supervisor.plan.nodes:
+        stage = supervisor.progress.of(node.name)
+        passed = report.nodes[node.name].passed if node.role == "transform" else 0
+        said = f"{passed} pictures passed on as they came" if passed else ""
+        if stage is not None:
+            bar = Table.grid(padding=(0, 1))
+            words = f"{node.name}: {stage.text}, {stage.done}/{stage.of}"
+            bar.add_row(
+                ProgressBar(total=stage.of, completed=stage.done, width=40),
+                Text(f"{words}; {said}" if said else words),
+            )
+            rows.append(bar)
+        elif said:
+            rows.append(Text(f"{node.name}: {said}", style="dim"))
+    return rows
 
 
 def expected_frames(supervisor: Supervisor, report: Report) -> int:

@@ -44,7 +44,7 @@ def execute(
     if report is not None:
         _writable(report, graph)
 
-    from streamer.cli.live import LogConsole, PlainDisplay, TerminalDisplay, say
+    from streamer.cli.live import LogConsole, PlainDisplay, TerminalDisplay, passed_on, say
     from streamer.runtime.supervisor import Supervisor
 
     console = LogConsole()
@@ -76,7 +76,8 @@ def execute(
                 f"{name}: {sink.delivered} of {sink.captured} frames in {result.seconds:.1f} s, "
                 f"{sink.fps:.1f} fps"
                 + (f", age {age:.0f} ms" if age is not None else "")
-                + (f", dropped: {drops}" if drops else ""),
+                + (f", dropped: {drops}" if drops else "")
+                + passed_on(result.nodes[name].passed),
             )
     return status
 

@@ -89,6 +89,10 @@ def _remark(node: dict[str, Any]) -> str:
         said.append(f"{node['viewers']} watching")
     if node.get("reconnects"):
         said.append(f"{node['reconnects']} reconnects")
+    if "doing" in node:
+        said.append(f"{node['doing']} ({node['done']} of {node['of']})")
+    if "passed" in node:
+        said.append(f"{node['passed']} passed on as they came")
     if node.get("status_text") and node.get("status") != "live":
         said.append(node["status_text"])
     elif node.get("last_failure"):

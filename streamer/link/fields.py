@@ -58,9 +58,9 @@ class Fields:
             raise ProtocolError(f"field {key!r} is not a byte string of up to {longest}")
         return value
 
-    def flag(self, key: str) -> bool:
-        """True or false."""
-        value = self._map.get(key)
+    def flag(self, key: str, *, absent: bool | None = None) -> bool:
+        """True or false; `absent`, if given, where a peer of a former version says nothing."""
+        value = self._map.get(key, absent)
         if type(value) is not bool:
             raise ProtocolError(f"field {key!r} is {value!r:.40}, not true or false")
         return value
@@ -131,6 +131,7 @@ def header_to_wire(header: Header) -> dict[str, Any]:
         "cs": header.colorspace,
         "fr": header.full_range,
         "g": header.generation,
+        "p": header.passed,
         "tr": [(hop.node, *(max(0, (at - base) // 1000) for at in hop[1:])) for hop in trace],
     }
 
@@ -158,6 +159,7 @@ def header_from_wire(fields: Fields) -> Header:
         colorspace=colorspace,
         full_range=fields.flag("fr"),
         generation=fields.integer("g", 0),
+        passed=fields.flag("p", absent=False),
         trace=fields.hops("tr", capture_ns),
     )
 

@@ -18,6 +18,7 @@ from streamer.header import Header, new_header
 from streamer.link.outlet import Outlet
 from streamer.masking import mask
 from streamer.runtime.output import CancelledRun, OutputFrame
+from streamer.runtime.progress import MOST_PARTS
 from streamer.runtime.standing import AWAY, stand, status_of
 from streamer.status import Count, Status
 from streamer.telemetry.board import NodeBoard
@@ -72,6 +73,8 @@ class RuntimeContext:
         self.name = node.name
         self.log = logging.getLogger(f"streamer.node.{node.name}")
         self.live = node.live
+        leading = [link for link in plan.inputs(node.name) if link.leading]
+        self.newest = any(link.queue == "latest" for link in leading)
         self.wanted = node.wanted
         self.gpu = node.gpu
         self.stopping: threading.Event = BeatingEvent(self.alive)
@@ -85,15 +88,22 @@ class RuntimeContext:
         """GPU that its frames lie on"""
         self.withheld = False
         """whether the node itself has counted the frame that it is processing as dropped"""
+        self.passing = False
+        """whether the node passes the frame on as it came that it is processing"""
         self.generation = 0
         """of the latest change of the node's parameters"""
         self.waited_ns = 0
         """how long the node has waited for slots since its last picture"""
+        self.caller: Callable[[Callable[[], None]], None] | None = None
+        """has the node's thread call a function, once it has a frame loop"""
+        self.left: list[threading.Thread] = []
+        """threads of the node that nobody can end"""
         self._role = node.role
         self._board = board
         self._outlet = outlet
         self._tell = tell
         self._aborted = aborted
+        board.warming.set(0)  # a former process may have died of it
 
     def allocate(
         self,
@@ -162,10 +172,39 @@ class RuntimeContext:
         if spoiled:
             self._board.spoiled.add()
 
+    def pass_on(self, frame: Frame) -> Frame:
+        """See `streamer.Context.pass_on`."""
+        out = self.allocate(frame.width, frame.height, frame.format, like=frame.header)
+        try:
+            out.write(frame.cupy() if out.memory == "cuda" else frame.numpy())
+        except BaseException:
+            out.release()
+            raise
+        out.header.passed = self.passing = True
+        self._board.copies.add()
+        self._board.counts[Count.PASSED].add()
+        return out
+
+    def warming(self, on: bool) -> None:
+        """See `streamer.Context.warming`."""
+        self._board.warming.set(int(on))
+
+    def call(self, function: Callable[[], None]) -> None:
+        """See `streamer.Context.call`."""
+        if self.caller is None:
+            raise TypeError(f"{self.name} has no frame loop that could call anything")
+        self.caller(function)
+
+    def leave(self, thread: threading.Thread) -> None:
+        """See `streamer.Context.leave`."""
+        self.left.append(thread)
+
     def delivered(self, header: Header) -> None:
         """See `streamer.Context.delivered`."""
         now = time.monotonic_ns()
         self._board.delivered.add()
+        if header.passed:
+            self._board.counts[Count.PASSED].add()
         self._board.age.add_ns(header.age_ns(now))
         self._board.last_ns.set(now)
         if header.generation > self._board.generation.value:
@@ -177,10 +216,12 @@ class RuntimeContext:
         self._board.expected.set(frames or 0)
         self._tell("expect", node=self.name, frames=frames or 0, seconds=float(seconds or 0))
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, *, done: int = 0, of: int = 0) -> None:
         """See `streamer.Context.note`."""
+        if not 0 <= done <= max(of, 0) <= MOST_PARTS:
+            raise ValueError(f"{done} of {of} parts cannot be done; at most {MOST_PARTS} are")
         self.alive()
-        self._tell("state", node=self.name, state="", text=mask(text)[:500])
+        self._tell("note", node=self.name, text=mask(text)[:500], done=done, of=of)
 
     def status(self, status: Status, text: str = "") -> None:
         """See `streamer.Context.status`."""

@@ -5,6 +5,7 @@ message      direction              meaning
 ===========  =====================  ==========================================================
 hello        worker → supervisor    this worker is up: `worker`, `incarnation`, `pid`
 state        worker → supervisor    `node` is opening, ready, running, finishing or finished; `text`
+note         worker → supervisor    what `node` is doing: `text`; `done` parts `of` so many
 status       worker → supervisor    how `node` stands with the outside: `status`, `text`
 expect       worker → supervisor    the source `node` will give `frames` pictures, `seconds` long
 failed       worker → supervisor    `node` cannot go on: `text`, `exit_status`; `retry`: it may be
@@ -37,6 +38,7 @@ NAMELESS: Final = "-" * 32
 _FIELDS: Final[dict[str, dict[str, type]]] = {
     "hello": {"worker": str, "incarnation": int, "pid": int},
     "state": {"node": str, "state": str, "text": str},
+    "note": {"node": str, "text": str, "done": int, "of": int},
     "status": {"node": str, "status": str, "text": str},
     "expect": {"node": str, "frames": int, "seconds": float},
     "failed": {"node": str, "text": str, "exit_status": int, "retry": bool, "quick": bool},

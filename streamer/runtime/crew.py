@@ -21,6 +21,8 @@ from streamer.runtime.process import WorkerProcess
 from streamer.runtime.record import WorkerRecord
 from streamer.runtime.watcher import Watcher
 
+EXIT_GRACE: Final = 10.0
+"""seconds that a process has to end once all its nodes have"""
 SPARE_AFTER: Final = 1.0
 """seconds after the latest start of a worker when a spare process is made ready"""
 
@@ -157,6 +159,18 @@ class Crew:
         worker.process.kill()
         worker.process.close()
         worker.process = None
+
+    def kill_late(self, now: float, *, until: float | None) -> None:
+        """Ends processes that had time enough to end by themselves.
+
+        Args:
+            now: seconds of `time.monotonic`.
+            until: when all must have ended; None while the run goes on.
+        """
+        for worker in self.workers:
+            late = worker.done and now - worker.done_at > EXIT_GRACE
+            if worker.process is not None and (late or (until is not None and now > until)):
+                worker.process.kill()
 
     def end_all(self) -> None:
         """Ends all processes at once."""

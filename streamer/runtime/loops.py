@@ -107,7 +107,8 @@ class Loop:
             out = self._copied(result, like)
         now = time.monotonic_ns()
         out.header.trace.append(Hop(context.name, received, started, now))
-        out.header.generation = max(out.header.generation, context.generation)
+        if not context.passing:  # else the parameters had no part in it
+            out.header.generation = max(out.header.generation, context.generation)
         board.process.add_ns(max(0, now - started - waited))
         board.emitted.add()
         if not board.first_ns.value:
@@ -281,7 +282,7 @@ def run_transform(loop: Loop, node: Transform[Any]) -> None:
 
 def _transform(loop: Loop, node: Transform[Any], arrival: Received) -> None:
     loop.board.received.add()
-    loop.context.withheld = False
+    loop.context.withheld = loop.context.passing = False
     started = time.monotonic_ns()
     with arrival.frame as frame, loop.handling(frame.header):
         try:

@@ -197,6 +197,7 @@ class NodeThread:
             node = node_class(node_class.Params(**self.plan.params))
             node.context = self.context
             self.feed = Feed(node.accepts, beat=self.context.beat)
+            self.context.caller = self.feed.call
             try:
                 self._run(node)
             except BaseException:

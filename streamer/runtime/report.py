@@ -74,6 +74,8 @@ class NodeReport:
         hardware: of a node with a GPU that decodes or encodes: pictures that the GPU's codec did.
         repeated: pictures for which it showed a former result again.
         spoiled: those among them that could not be made.
+        passed: of a transform: pictures that it passed on as they came, since it was not ready yet;
+            of a sink: those among the delivered ones that some node has passed on so.
         restarts: how often its process was started again.
         rss_mb: most memory that its process held, which it may share with others, MiB.
         last_failure: how its process died last.
@@ -97,6 +99,7 @@ class NodeReport:
     to_gpu_bytes: float | None = None
     from_gpu_bytes: float | None = None
     hardware: int | None = None
+    passed: int | None = None
     last_failure: str | None = None
     status: str | None = None
     reconnects: int | None = None
@@ -263,6 +266,9 @@ def _node(plan: Plan, board: Board, circumstances: Circumstances, name: str) -> 
         restarts=circumstances.restarts.get(name, 0),
         rss_mb=round(circumstances.rss_mb.get(name, 0.0), 1),
         last_failure=circumstances.last_failures.get(name) or None,
+        passed=node.counts[Count.PASSED].value
+        if plan.node(name).role in ("transform", "sink")
+        else None,
         **_on_gpu(plan.node(name), node, made),
         **_outside(plan.node(name), node),
     )

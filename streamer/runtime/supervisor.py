@@ -30,6 +30,7 @@ from streamer.runtime.draining import DrainWatch, done, is_spared, sinks_left, u
 from streamer.runtime.folder import RunFolder, remove_abandoned
 from streamer.runtime.limits import demand_descriptors
 from streamer.runtime.obituary import Obituary
+from streamer.runtime.progress import Progress
 from streamer.runtime.record import WorkerRecord
 from streamer.runtime.report import Circumstances, Report, build
 from streamer.runtime.standing import Standing, Standings
@@ -41,8 +42,6 @@ TICK: Final = 0.25
 """seconds between two looks at the clock"""
 ABORT_GRACE: Final = 3.0
 """seconds that workers have to close outputs before they are killed"""
-EXIT_GRACE: Final = 10.0
-"""seconds that a process has to end once all its nodes have"""
 LAST_WORDS: Final = 0.5
 """seconds that the messages of a process that ended properly may take to arrive"""
 LAST_WORDS_OF_DEAD: Final = 0.05
@@ -64,6 +63,8 @@ class Supervisor:
     ) -> None:
         self.expected: dict[str, tuple[int, float]] = {}
         """what sources of known length have announced: pictures and seconds, 0 if unknown"""
+        self.progress = Progress()
+        """what nodes are busy with that load or build something"""
         self._watcher = watcher
         self._duration = duration
         nodes, links = [n.name for n in plan.nodes], [link.key for link in plan.links]
@@ -183,7 +184,8 @@ class Supervisor:
         from streamer.runtime.overview import overview
 
         phase = "ending" if self._draining else "running" if self._started else "starting"
-        return overview(self.report(), self.plan, self._crew.of_node, self._standings, phase)
+        records, standings = self._crew.of_node, self._standings
+        return overview(self.report(), self.plan, records, standings, self.progress, phase)
 
     def standing(self, node: str) -> Standing | None:
         """How a node stands with the outside; None if it never said."""
@@ -261,12 +263,7 @@ class Supervisor:
             self._drain()
         if self._draining and not self._aborted:
             self._watch_drain()
-        for worker in self._crew.workers:
-            if worker.process is not None and (
-                (self._kill_at is not None and now > self._kill_at)
-                or (worker.done and now - worker.done_at > EXIT_GRACE)
-            ):
-                worker.process.kill()
+        self._crew.kill_late(now, until=self._kill_at)
 
     def _watch_drain(self) -> None:
         """Ends a drain that does not get on."""
@@ -368,6 +365,10 @@ class Supervisor:
             case "state":
                 worker = self._crew.of_node[fields["node"]]
                 self._state(worker, fields["node"], fields["state"], fields["text"])
+            case "note":
+                node, text = fields["node"], fields["text"]
+                self.progress.hear(node, text, fields["done"], fields["of"])
+                self._watcher.state(node, self._crew.of_node[node].states[node], text)
             case "status":
                 self._standings.hear(fields["node"], fields["status"], fields["text"])
             case "expect":
@@ -393,9 +394,8 @@ class Supervisor:
             self._changes.arrived(worker.plan.nodes)
 
     def _state(self, worker: WorkerRecord, node: str, state: str, text: str) -> None:
-        if state:
-            worker.states[node] = state
-        self._watcher.state(node, state or worker.states[node], text)
+        worker.states[node] = state
+        self._watcher.state(node, state, self.progress.through(node, state, text))
         if state == "running" and self._first_frame is None:
             self._first_frame = time.monotonic()
         if state == "finished":

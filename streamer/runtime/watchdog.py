@@ -5,8 +5,9 @@ that the process runs at all: one that was stopped (SIGSTOP), or in which some c
 lock for ever, falls silent. Each node's frame loop beats at every picture and every wait, so that
 a node that stands still inside its own code is found although its process is well.
 
-Opening takes as long as it takes: models are loaded there. What beats into the future has leave
-until then (see `RuntimeContext.patient`).
+Opening takes as long as it takes: models are loaded there. A node that warms up beside its frame
+loop may stand still for longer, too: whoever imports a library keeps Python's lock at times. What
+beats into the future has leave until then (see `RuntimeContext.patient`).
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from streamer.telemetry.board import NodeBoard
 START_LIMIT: Final = 60.0
 """seconds that a process may take until it speaks for the first time"""
 OPENING_LIMIT: Final = 120.0
-"""seconds that a process may stand still while one of its nodes opens or finishes: libraries that
-are loaded, or connect, may keep Python's lock all the while"""
+"""seconds that a process may stand still while one of its nodes opens, warms up or finishes:
+libraries that are loaded, or connect, may keep Python's lock all the while"""
 LEAST_PROCESS_LIMIT: Final = 2.0
 """seconds that a process may stand still at least, however short the limit of its nodes is"""
 _BUSY: Final = {"starting", "opening", "finishing"}
@@ -73,7 +74,10 @@ class Watchdog:
         if not node.restart.hang or beat < spawned_at:
             return ""  # of a former process, or none yet
         where = "frames()" if node.role == "source" else "process()"
-        return self._late(beat, node.restart.hang, now, "has not moved", f"hung in {where}")
+        limit = node.restart.hang
+        if cells.warming.value:
+            limit = max(limit, OPENING_LIMIT)
+        return self._late(beat, limit, now, "has not moved", f"hung in {where}")
 
     def _process(
         self,
@@ -89,6 +93,7 @@ class Watchdog:
         if pulse < worker.spawned_at:
             return self._late(worker.spawned_at, START_LIMIT, now, "has not begun")
         busy = not _BUSY.isdisjoint(worker.states.values())
+        busy = busy or any(cells[node.name].warming.value for node in nodes)
         limit = OPENING_LIMIT if busy else max(hang / 2, LEAST_PROCESS_LIMIT)
         return self._late(pulse, limit, now, "has not moved", "its process was stopped or blocked")
 

@@ -134,7 +134,9 @@ class Worker:
             outlet.close()
         self._close_control()
         self._clean_up_if_orphaned()
-        if any(thread.thread.is_alive() for thread in self.threads if not thread.ended):
+        stuck = [thread.thread for thread in self.threads if not thread.ended]
+        stuck += [left for thread in self.threads for left in thread.context.left]
+        if any(thread.is_alive() for thread in stuck):
             self._leave()
         self.zmq.term()
 

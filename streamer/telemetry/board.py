@@ -45,6 +45,7 @@ _NODE_CELLS: Final = (
     "filled",  # sinks: pictures shown in place of ones that did not come
     "skipped",  # sinks with viewers: pictures that some viewer was too slow for
     "hardware",  # pictures that a codec of the GPU has decoded or encoded
+    "passed",  # pictures passed on as they came; at sinks, delivered ones that somebody passed on
     "viewers",  # sinks with viewers: how many watch now
     "viewers_most",  # and how many did at most
     "status",  # how the connection to the outside stands: its place in `Status`, from 1; 0: none
@@ -53,6 +54,7 @@ _NODE_CELLS: Final = (
     "away_ns",  # how long it was away in all, up to the last return
     "beat_ns",  # CLOCK_MONOTONIC when the node last showed that it is not hung; 0: not watched
     "pulse_ns",  # the same of its worker's main thread
+    "warming",  # 1 while the node gets ready beside its frame loop, and passes pictures on
     "handling",  # number of the picture that is being processed, from 1; 0 between pictures
 )
 _LINK_CELLS: Final = (
@@ -119,6 +121,7 @@ class NodeBoard:
         self.away_ns = Cell(cells, next(names))
         self.beat_ns = Cell(cells, next(names))
         self.pulse_ns = Cell(cells, next(names))
+        self.warming = Cell(cells, next(names))
         self.handling = Cell(cells, next(names))
         self.dropped: dict[Drop, Cell] = {r: Cell(cells, next(names)) for r in COUNTED}
         start = next(names)
@@ -127,8 +130,9 @@ class NodeBoard:
 
     @property
     def worked(self) -> bool:
-        """Whether the node has ever handed on or delivered a picture."""
-        return self.emitted.value > 0 or self.delivered.value > 0
+        """Whether the node has ever made or delivered a picture; passing it on is no work."""
+        made = self.emitted.value > self.counts[Count.PASSED].value
+        return made or self.delivered.value > 0
 
 
 class LinkBoard:

@@ -45,6 +45,20 @@ def test_quiet_lines_say_what_went_wrong_and_its_end() -> None:
     ]
 
 
+def test_plain_lines_say_each_stage_once() -> None:
+    plain, out = display()
+    for text in ("loading the U-Net", "loading the U-Net", "loading the decoder", "", ""):
+        plain.state("style", "running", text)
+    plain.state("other", "opening", "loading the decoder")
+    plain.state("style", "running", "loading the decoder")
+    assert out.getvalue().splitlines() == [
+        "style: loading the U-Net",
+        "style: loading the decoder",
+        "other: loading the decoder",
+        "style: loading the decoder",
+    ]
+
+
 @pytest.mark.parametrize(
     ("state", "text", "standing", "shown", "style"),
     [

@@ -48,6 +48,7 @@ def headers(draw: st.DrawFn) -> Header:
         colorspace=draw(st.sampled_from(["rgb", "bt601", "bt709", "bt2020"])),
         full_range=draw(st.booleans()),
         generation=draw(NS),
+        passed=draw(st.booleans()),
         trace=draw(st.lists(hops(capture_ns), max_size=wire.MAX_TRACE)),
     )
 

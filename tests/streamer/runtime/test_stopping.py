@@ -203,7 +203,7 @@ def orphan(made: Plan, folder: Path, *, until: Callable[[], bool]) -> list[int]:
 def test_a_process_that_does_not_exit_after_its_work_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streamer.runtime.supervisor.EXIT_GRACE", 0.5)
+    monkeypatch.setattr("streamer.runtime.crew.EXIT_GRACE", 0.5)
     report = run(chain(tmp_path / "tape", src_count=20, work_linger=True))
     assert report.exit_status == 0
     assert report.sinks["out"].delivered == 20

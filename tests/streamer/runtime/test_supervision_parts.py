@@ -33,6 +33,7 @@ def test_exits_in_words() -> None:
 MESSAGES: list[tuple[str, dict[str, Any]]] = [
     ("hello", {"worker": "w", "incarnation": 1, "pid": 7}),
     ("state", {"node": "n", "state": "ready", "text": ""}),
+    ("note", {"node": "n", "text": "loading", "done": 1, "of": 5}),
     ("expect", {"node": "n", "frames": 5, "seconds": 1.5}),
     ("failed", {"node": "n", "text": "why", "exit_status": 1, "retry": False, "quick": False}),
     ("done", {}),

@@ -55,6 +55,15 @@ def test_a_process_that_stands_still_is_hung_sooner() -> None:
     assert said == "work has not moved for 10 s (its process was stopped or blocked)"
 
 
+def test_a_node_that_warms_up_beside_its_frames_has_the_time_of_one_that_opens() -> None:
+    one = Clocked()
+    one.cells.warming.set(1)
+    assert one.at(1001 + OPENING_LIMIT, beat=1001, pulse=1001) == ""
+    assert "has not moved for 120 s" in one.at(1001.1 + OPENING_LIMIT)
+    one.cells.warming.set(0)
+    assert one.at(1021.1, pulse=1021) == "work has not moved for 20 s (hung in process())"
+
+
 def test_a_limit_of_none_never_ends() -> None:
     one = Clocked(hang=0)
     assert one.at(9999.0, beat=1001, pulse=1001) == ""

@@ -12,6 +12,7 @@ import pytest
 
 from streamer.drops import COUNTED, Drop
 from streamer.errors import SlabError
+from streamer.status import Count
 from streamer.telemetry.board import Board
 
 NODES, LINKS = ("source", "sink"), ("source->sink", "source->sink:audio")
@@ -105,3 +106,14 @@ def test_memory_that_cannot_be_had_is_said() -> None:
     said = subprocess.check_output([sys.executable, "-c", code], text=True)
     assert said == "no shared memory for counters: Too many open files\n"
     assert issubclass(SlabError, Exception)
+
+
+def test_passing_pictures_on_is_no_work() -> None:
+    node = Board(["style"], []).nodes["style"]
+    node.emitted.add(3)
+    node.counts[Count.PASSED].add(3)
+    assert not node.worked
+    node.emitted.add()
+    assert node.worked
+    node.delivered.add()
+    assert node.worked
