@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,6 +21,7 @@ from nodes.sdxs.settings import Adjustable
 
 if TYPE_CHECKING:
     from nodes.sdxs.names import Lora
+    from nodes.sdxs.stages import Note
 
 __all__ = ["Bytes", "OneStep", "SpoiledPictureError"]
 
@@ -71,7 +72,7 @@ class OneStep(Adjustable):
         capture: str = "auto",
         compile: bool = False,
         log: logging.Logger | None = None,
-        note: Callable[[str], None] | None = None,
+        note: Note | None = None,
     ) -> OneStep:
         """Loads a model.
 
@@ -97,7 +98,8 @@ class OneStep(Adjustable):
             compile: Whether to compile a checkpoint's networks by torch.compile, for each size
                 and in the background, which takes minutes.
             log: Receives warnings, a sentence each; that of `nodes.sdxs` by default.
-            note: Told in a few words what is being done in the background, and `""` after it.
+            note: Told in a few words what is being loaded, as `note(text, done=1, of=5)`; later
+                what is being done in the background, as `note(text)`, and `""` after it.
 
         Raises:
             FileNotFoundError: There is no such model here; the message says how to get it.

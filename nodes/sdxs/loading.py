@@ -6,15 +6,18 @@ import ctypes
 import logging
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import streamer
 from nodes.sdxs.device import chosen
+from nodes.sdxs.names import ModelName
 
 if TYPE_CHECKING:
     from nodes.sdxs.engine import OneStep
     from nodes.sdxs.params import SdxsParams
+    from nodes.sdxs.stages import Note
 
 
 def differ(one: SdxsParams, other: SdxsParams) -> bool:
@@ -28,7 +31,7 @@ def load(
     gpu: int | None,
     log: logging.Logger,
     alive: Callable[[], None],
-    note: Callable[[str], None],
+    note: Note,
 ) -> OneStep:
     """Loads a model, or takes the one that another node of this process has loaded.
 
@@ -36,7 +39,7 @@ def load(
         p: says which.
         gpu: the node's, which it runs on unless `device` says otherwise.
         log: receives warnings.
-        note: told what is being done in the background.
+        note: told what is being loaded, and later what is being done in the background.
         alive: called about once a second while the model paints for others, and this node waits.
 
     Returns:
@@ -81,8 +84,29 @@ def load(
 def _loaded(*, model: str, **given: Any) -> OneStep:
     from nodes.sdxs.engine import OneStep
 
-    try:
+    with _in_sentences(model):
         return OneStep.load(model, **given)
+
+
+def check(p: SdxsParams) -> None:
+    """Refuses what can be known of a model at once, without loading anything.
+
+    Raises:
+        ParameterError: its folder is not one of a model that can be run.
+        NodeError: files are missing.
+    """
+    if ModelName.parse(p.model).is_bundle:
+        return  # the parameters themselves have looked into its folder
+    from nodes.sdxs.checkpoint.presence import demand
+
+    with _in_sentences(p.model):
+        demand(p.model, control=p.controls(), lora=p.adapters(), vae=p.vae)
+
+
+@contextmanager
+def _in_sentences(model: str) -> Iterator[None]:
+    try:
+        yield
     except (ValueError, ImportError) as error:
         raise streamer.ParameterError(f"the model {model} cannot be loaded: {error}") from error
     except MemoryError as error:
@@ -147,6 +171,21 @@ def try_out(engine: OneStep, p: SdxsParams, width: int, height: int) -> None:
     Raises:
         NodeError: it cannot paint it.
     """
+    try:
+        rehearse(engine, p, width, height)
+    except ArithmeticError as error:
+        raise streamer.NodeError(
+            f"the model {p.model} cannot paint {width}x{height} pixels: {error}"
+        ) from None
+
+
+def rehearse(engine: OneStep, p: SdxsParams, width: int, height: int) -> None:
+    """The same for a model that stands in no other's place.
+
+    Raises:
+        NodeError: it takes no such size, or there is no memory for it.
+        ArithmeticError: its numbers are not finite.
+    """
     check_size(engine, width, height)
     size = f"{width}x{height}"
     try:
@@ -157,10 +196,6 @@ def try_out(engine: OneStep, p: SdxsParams, width: int, height: int) -> None:
                 f"the model {p.model} fits into memory, but its pictures of {size} do not: "
                 f"{_reason(error)}; set smaller: true, or give the node smaller ones"
             ) from None
-    except ArithmeticError as error:
-        raise streamer.NodeError(
-            f"the model {p.model} cannot paint {size} pixels: {error}"
-        ) from None
 
 
 def tell(engine: OneStep, log: logging.Logger) -> None:

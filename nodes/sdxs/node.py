@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import streamer
 from nodes.sdxs import device, loading
+from nodes.sdxs.arriving import Arriving
 from nodes.sdxs.params import LoraParams, SdxsParams
+from nodes.sdxs.stages import Stages
 
 if TYPE_CHECKING:
     from nodes.sdxs.engine import OneStep
@@ -20,30 +23,45 @@ class Sdxs(streamer.Transform[SdxsParams]):
     Params = SdxsParams
     memory = ("cuda", "host")
 
-    def open(self) -> None:
-        """Loads the model."""
-        from nodes.sdxs.steady import Steady
+    _coming: Arriving | None = None
+    """the first model, until it is taken"""
 
-        self._ahead = self._loaded(self.params)
-        self._ahead_params = self.params
-        loading.adjust(self._ahead, self.params)
-        self._steady = Steady(self._ahead)
-        self._set(self.params)
+    def open(self) -> None:
+        """Loads the model, or begins to, where pictures pass meanwhile."""
         self._size = self._seen = (0, 0)
         self._spoiled = self._late = self._halvings = 0
+        self._ahead_params = self.params
+        if not self._passes():
+            stages = Stages(self.context.note)
+            self._ahead = self._loaded(self.params, stages)
+            stages.end()
+            self._begin(self._ahead)
+            return
+        loading.check(self.params)
+        self.context.warming(True)
+        self._coming = Arriving(
+            self._load_beside,
+            name=f"{self.context.name}-loads",
+            told=lambda: self.context.call(self._arrive),
+        )
 
     def prepare(self, params: SdxsParams) -> OneStep:
         """Loads another model beside the present one, or embeds another prompt.
 
         A model with another ControlNet, adapter or decoder is another model. It has painted a
-        picture of the size that comes before it is taken.
+        picture of the size that comes before it is taken. While the first model loads, this waits
+        for it.
 
         Returns:
             The engine that paints with these parameters.
 
         Raises:
             ParameterError: They cannot be taken; what was loaded for them is given back.
+            NodeError: The first model has not come.
         """
+        coming = self._coming
+        if coming is not None and not coming.wait():
+            raise streamer.NodeError(f"the model {self._ahead_params.model} could not be loaded")
         # Not `self.params`: changes before this one may have been prepared and not yet taken.
         if loading.differ(params, self._ahead_params):
             self._ahead = self._switched(params)
@@ -54,6 +72,7 @@ class Sdxs(streamer.Transform[SdxsParams]):
 
     def update(self, params: SdxsParams, prepared: OneStep) -> None:
         """Takes another prompt, scale, seed or model."""
+        self._arrive()
         super().update(params, prepared)
         if prepared is not self._steady.engine:
             loading.tell(self._steady.engine, self.context.log)
@@ -77,18 +96,60 @@ class Sdxs(streamer.Transform[SdxsParams]):
         )
 
     def _tried(self, params: SdxsParams) -> OneStep:
-        engine = self._loaded(params)
+        stages = Stages(self.context.note)
+        try:
+            engine = self._loaded(params, stages)
+            if self._seen != (0, 0):
+                stages.first_picture(*self._seen)
+                loading.try_out(engine, params, *self._seen)
+            return engine
+        finally:
+            stages.end()
+
+    def _loaded(self, params: SdxsParams, stages: Stages) -> OneStep:
+        stages(f"loading the model {params.model}", of=1)
+        context = self.context
+        engine = loading.load(
+            params, gpu=context.gpu, log=context.log, alive=context.alive, note=stages
+        )
         loading.adjust(engine, params)
-        if self._seen != (0, 0):
-            loading.try_out(engine, params, *self._seen)
         return engine
 
-    def _loaded(self, params: SdxsParams) -> OneStep:
-        self.context.note(f"loading the model {params.model}")
-        context = self.context
-        return loading.load(
-            params, gpu=context.gpu, log=context.log, alive=context.alive, note=context.note
-        )
+    def _passes(self) -> bool:
+        """Whether pictures pass while the model loads."""
+        context, choice = self.context, self.params.loading
+        if choice == "auto":
+            # After a crash styled pictures have been seen: the raw one is not to be seen then.
+            return context.live and context.newest and context.incarnation == 1
+        return choice == "pass"
+
+    def _load_beside(self, coming: Arriving) -> OneStep:
+        """In a thread of its own."""
+        params = self._ahead_params
+        stages = Stages(self.context.note, abandoned=coming.abandoned)
+        engine = self._loaded(params, stages)
+        if self._seen != (0, 0):
+            stages.first_picture(*self._seen)
+            with contextlib.suppress(ArithmeticError):  # the pictures themselves will tell
+                loading.rehearse(engine, params, *self._seen)
+        stages.end()
+        self._ahead = engine  # for `prepare`, before which this ends
+        return engine
+
+    def _arrive(self) -> None:
+        """Takes the first model if it has come; in the node's thread."""
+        coming = self._coming
+        if coming is not None and coming.over:
+            engine = coming.take()
+            self._coming = None
+            self._begin(engine)
+
+    def _begin(self, engine: OneStep) -> None:
+        from nodes.sdxs.steady import Steady
+
+        self._steady = Steady(engine)
+        self._set(self.params)
+        self.context.warming(False)
 
     def _set(self, p: SdxsParams) -> None:
         steady = self._steady
@@ -98,6 +159,9 @@ class Sdxs(streamer.Transform[SdxsParams]):
 
     def close(self) -> None:
         """Lets go of the model, which other nodes of this worker may go on with."""
+        coming, self._coming = self._coming, None
+        if coming is not None and (thread := coming.abandon()) is not None:
+            self.context.leave(thread)
         if "_steady" in self.__dict__:  # else it was never there
             loading.tell(self._steady.engine, self.context.log)
             del self._steady
@@ -106,6 +170,9 @@ class Sdxs(streamer.Transform[SdxsParams]):
     def process(self, frame: streamer.Frame) -> streamer.Frame:
         """One picture in, one of the same size out, straight into the output slot."""
         size = self._seen = (frame.width, frame.height)
+        self._arrive()
+        if self._coming is not None:
+            return self.context.pass_on(frame)
         if size != self._size:
             loading.check_size(self._steady.engine, *size)
             self._size = size

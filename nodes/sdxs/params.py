@@ -38,6 +38,10 @@ class SdxsParams(streamer.Params):
     """adapters merged into a checkpoint's weights, in this order"""
     vae: Literal["tiny", "large"] = Field(default="tiny", json_schema_extra={"live": True})
     """a checkpoint's decoder: `large` is finer and many times slower"""
+    loading: Literal["auto", "pass", "hold"] = "auto"
+    """what comes out while the model loads: `pass` is the pictures as they came in, each marked and
+    counted; `hold` is nothing; `auto` passes at the first start where the input is live and gives
+    the newest picture alone, and holds elsewhere and after a crash"""
     text_encoder: Literal["auto", "keep", "release"] = "auto"
     """whether a checkpoint's text encoder stays in memory for other prompts; `auto` releases it
     where memory is short"""

@@ -15,13 +15,16 @@ def read_tokens(bundle: Bundle) -> NDArray[np.float32]:
 
     Raises:
         FileNotFoundError: The file is missing.
-        ValueError: The table does not fit the vocabulary.
+        ValueError: It is damaged, or the table does not fit the vocabulary.
     """
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    opened: Any = safe_open(bundle.folder / STYLE, framework="numpy")
-    with opened as file:
-        table = np.asarray(file.get_tensor("tokens"), np.float32)
+    opened: Any = safe_open
+    try:
+        with opened(bundle.folder / STYLE, framework="numpy") as file:
+            table = np.asarray(file.get_tensor("tokens"), np.float32)
+    except SafetensorError as error:
+        raise ValueError(f"{bundle.folder / STYLE} is damaged: {error}") from error
     if table.ndim != 3 or len(table) != len(bundle.styles):
         raise ValueError(
             f"{bundle.folder / STYLE} holds tokens of shape {table.shape} "

@@ -113,6 +113,7 @@ def graph(
         slow = 1 if conditions.fake else _SLOW
         make_clip(clip, side=model.side, fps=fps, slow=slow, frames=round(fps * seconds))
     style: dict[str, Any] = {"model": model.name, "control": "random", "prompt": PROMPT}
+    style["loading"] = "hold"  # every picture that is counted is a styled one
     if conditions.fake:
         style["device"] = "cpu"
     return streamer.Graph.from_dict(

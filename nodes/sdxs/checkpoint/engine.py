@@ -23,6 +23,7 @@ from nodes.sdxs.checkpoint.text import Embedding, Encoders, Prompts
 from nodes.sdxs.engine import OneStep
 from nodes.sdxs.jobs import Bytes, Job, Settings, SpoiledPictureError
 from nodes.sdxs.names import Lora, ModelName
+from nodes.sdxs.stages import Note, counted
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -66,24 +67,28 @@ class CheckpointOneStep(OneStep):
         capture: str = "auto",
         compile: bool = False,
         log: logging.Logger | None = None,
-        note: Callable[[str], None] | None = None,
+        note: Note | None = None,
     ) -> CheckpointOneStep:
         """See `OneStep.load`."""
         place, arithmetic = _checked(device, dtype, backend, threads, text_encoder)
         if threads is not None and place.type == "cpu":
             torch.set_num_threads(threads)
         budget = Budget(place, arithmetic, what=f"model {name}")
+        nets = _listed(control)
+        say = counted(note, 4 + len(nets) + bool(lora))
         with in_words(f"memory ran out while model {name} was loaded"):
-            found = parts.load(name, vae=vae, budget=budget)
-            controls = [
-                parts.load_control(
-                    ModelName.parse_part(one, "control"), unet=found.unet, budget=budget
-                )
-                for one in _listed(control)
-            ]
+            found = parts.load(name, vae=vae, budget=budget, say=say)
+            controls = []
+            for one in nets:
+                say(f"loading the ControlNet {one}")
+                net = ModelName.parse_part(one, "control")
+                controls.append(parts.load_control(net, unet=found.unet, budget=budget))
+            if lora:
+                say("merging adapters")
             merges = [adapters.read(Lora.of(one)) for one in lora]
             for merge in merges:
                 merge.into_unet(found.unet)
+            say(f"bringing the networks to {place}")
             network = Network(
                 found.unet, found.vae, controls, step=found.step, device=place, dtype=arithmetic
             )
@@ -97,6 +102,7 @@ class CheckpointOneStep(OneStep):
                     merge.into_text([encoder for _, encoder in encoders.pairs])
                 return encoders.to(place, arithmetic)
 
+        say("loading the text encoder")
         first = load_text() if text_encoder == "auto" else None
         release = text_encoder == "release" or (
             first is not None and text.short_of_memory(first.size(), available_bytes(place))

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -21,6 +21,9 @@ from nodes.sdxs.checkpoint.onepass import Extract, Inputs, Outputs, join, paint
 from nodes.sdxs.checkpoint.uploads import Uploads
 from nodes.sdxs.jobs import Settings
 from nodes.sdxs.noise import Noises
+
+if TYPE_CHECKING:
+    from nodes.sdxs.stages import Note
 
 Signature = tuple[int, int, int]
 """How many pictures, their height and width: a recording is made for each."""
@@ -96,10 +99,10 @@ class Painter:
         recorder: Recorder | None = None,
         compile: bool = False,
         log: logging.Logger | None = None,
-        note: Callable[[str], None] | None = None,
+        note: Note | None = None,
     ) -> None:
         self.network = network
-        self._note = note or (lambda text: None)
+        self._note = note or _silent
         self._recorder = recorder
         self._compile = compile
         self.compiler: Callable[[Network], Network] = compiled
@@ -243,6 +246,10 @@ class Painter:
         )
         self._note("")
         return Captured(inputs, recording, network.device)
+
+
+def _silent(text: str, *, done: int = 0, of: int = 0) -> None:
+    """Nobody is told."""
 
 
 def _named(key: Signature, *, compile: bool) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,14 +17,10 @@ import torch
 from torch import nn
 
 from nodes.sdxs.checkpoint import weights
-from nodes.sdxs.checkpoint.files import (
-    DIFFUSERS_FILE,
-    component_class,
-    required,
-    weight_files,
-)
+from nodes.sdxs.checkpoint.files import DIFFUSERS_FILE, component_class, weight_files
 from nodes.sdxs.checkpoint.layouts import LAYOUTS, control_for
 from nodes.sdxs.checkpoint.memory import Budget
+from nodes.sdxs.checkpoint.presence import control_files, model_files
 from nodes.sdxs.checkpoint.schedule import Step, step
 from nodes.sdxs.checkpoint.source import Source
 from nodes.sdxs.names import ModelName
@@ -53,13 +49,20 @@ class Parts:
     scheduler: tuple[str, Mapping[str, Any]]
 
 
-def load(name: ModelName, *, vae: str, budget: Budget | None = None) -> Parts:
+def load(
+    name: ModelName,
+    *,
+    vae: str,
+    budget: Budget | None = None,
+    say: Callable[[str], None] = lambda stage: None,
+) -> Parts:
     """Loads everything but the text encoders, which `text` loads when a prompt needs them.
 
     Args:
         name: Of a folder, a repository or `random`.
         vae: `"tiny"` or `"large"`.
         budget: Of memory; without one, nobody asks whether there is enough.
+        say: Told of each of the two networks before it is loaded.
 
     Raises:
         MissingFilesError: Files are not on this machine.
@@ -70,6 +73,7 @@ def load(name: ModelName, *, vae: str, budget: Budget | None = None) -> Parts:
         raise ValueError(f"unknown vae {vae!r}; known are tiny and large")
     if name.kind == "random":
         layout = LAYOUTS[name.id]
+        say("drawing the U-Net")
         unet = build("UNet2DConditionModel", layout.unet)
         _take(budget, unet)
         weights.fill_random(unet, name="unet")
@@ -78,6 +82,7 @@ def load(name: ModelName, *, vae: str, budget: Budget | None = None) -> Parts:
             if vae == "tiny"
             else ("AutoencoderKL", layout.vae_large)
         )
+        say("drawing the decoder")
         decoder = build(kind, config)
         _take(budget, decoder)
         weights.fill_random(decoder, name=f"vae_{vae}")
@@ -86,14 +91,10 @@ def load(name: ModelName, *, vae: str, budget: Budget | None = None) -> Parts:
             decoder.decoder.layers[-1].bias.fill_(0.5)
         return Parts(name, None, unet, decoder, step(*layout.scheduler), layout.scheduler)
     source = Source(name)
-    if source.find("model_index.json") is None:
-        # Nothing is known of it, then: these are the files of a model with one text encoder.
-        source.need_all(required({}, vae_folder="vae" if vae == "tiny" else "vae_large"))
-    index = source.read("model_index.json")
-    _check_index(source, index)
-    folder = _vae_folder(source, index, vae)
-    source.need_all(required(index, vae_folder=folder))
+    index, folder = model_files(source, vae=vae)
+    say("loading the U-Net")
     unet = _load(source, "unet", "UNet2DConditionModel", budget)
+    say("loading the decoder")
     decoder = _load(
         source,
         folder,
@@ -123,7 +124,7 @@ def load_control(name: ModelName, *, unet: Any, budget: Budget | None = None) ->
         weights.fill_random(control, name="control")
         return control
     source = Source(name)
-    source.need_all([("config.json",), weight_files("", DIFFUSERS_FILE)])
+    control_files(source)
     return _load(source, "", "ControlNetModel", budget)
 
 
@@ -145,41 +146,6 @@ def build(kind: str, config: Mapping[str, Any]) -> Any:
     except (TypeError, ValueError, NotImplementedError) as error:
         raise ValueError(f"the configuration of {kind} is refused by diffusers: {error}") from error
     return module.eval().requires_grad_(False)
-
-
-def _check_index(source: Source, index: Mapping[str, Any]) -> None:
-    for part, kinds in (
-        ("unet", ("UNet2DConditionModel",)),
-        ("text_encoder", ("CLIPTextModel",)),
-        ("text_encoder_2", ("CLIPTextModelWithProjection",)),
-        ("tokenizer", ("CLIPTokenizer", "CLIPTokenizerFast")),
-        ("tokenizer_2", ("CLIPTokenizer", "CLIPTokenizerFast")),
-    ):
-        kind = component_class(index, part)
-        if kind is None and part.endswith("_2"):
-            continue
-        if kind not in kinds:
-            raise ValueError(
-                f"{source}: model_index.json must name {kinds[0]} as {part}, not {kind!r}: only "
-                "models in the shape of Stable Diffusion 1, 2 and XL can be run"
-            )
-
-
-def _vae_folder(source: Source, index: Mapping[str, Any], vae: str) -> str:
-    """Where the decoder is: `vae`, or `vae_large` beside a tiny one."""
-    kind = component_class(index, "vae")
-    if kind == "AutoencoderTiny":
-        return "vae" if vae == "tiny" else "vae_large"
-    if kind == "AutoencoderKL":
-        if vae == "large":
-            return "vae"
-        raise ValueError(
-            f"{source} has no tiny decoder, its vae is an AutoencoderKL: set vae: large"
-        )
-    raise ValueError(
-        f"{source}: model_index.json must name AutoencoderTiny or AutoencoderKL as vae, "
-        f"not {kind!r}"
-    )
 
 
 def _scheduler(source: Source, index: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:

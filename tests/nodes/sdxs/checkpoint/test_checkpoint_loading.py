@@ -292,3 +292,20 @@ def test_pictures_are_checked(write: Write, control: Write) -> None:
         steered.latents(  # type: ignore[attr-defined]
             SIZE, SIZE, control=[torch.from_numpy(picture)[None]] * 2
         )
+
+
+def test_each_stage_is_told_with_how_many_there_are() -> None:
+    told: list[tuple[str, int, int]] = []
+
+    def note(text: str, *, done: int = 0, of: int = 0) -> None:
+        told.append((text, done, of))
+
+    OneStep.load("random:tiny", control=["random", "random"], note=note)
+    assert told == [
+        ("drawing the U-Net", 0, 6),
+        ("drawing the decoder", 1, 6),
+        ("loading the ControlNet random", 2, 6),
+        ("loading the ControlNet random", 3, 6),
+        ("bringing the networks to cpu", 4, 6),
+        ("loading the text encoder", 5, 6),
+    ]
