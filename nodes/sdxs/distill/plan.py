@@ -7,7 +7,7 @@ Left out are what is small beside that: critics, text encoders' operations, grid
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any
@@ -16,17 +16,16 @@ import torch
 import transformers
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from nodes.sdxs.checkpoint import parts
 from nodes.sdxs.checkpoint.layouts import TAESD, control_for
 from nodes.sdxs.distill import settings
+from nodes.sdxs.distill.full.backbones import first_half, heard
+from nodes.sdxs.distill.full.metering import Cost, cost, size
 from nodes.sdxs.distill.full.run import stages
 from nodes.sdxs.distill.full.settings import Distillation, Full
 from nodes.sdxs.distill.layouts import TEACHERS
 from nodes.sdxs.distill.machines import BUCKET
-from nodes.sdxs.distill.removal import outlets
 
 TRAINED_BYTES = 4 + 4 + 8
 """Of a trained parameter: weight, gradient and AdamW's two moments in float32."""
@@ -34,25 +33,13 @@ AVERAGE_BYTES = 4
 FROZEN_BYTES = 4
 CAST_BYTES = 2
 """Of a trained parameter in mixed precision: its copy in bfloat16, kept until the step is over."""
+MIXED = 0.85
+"""Of what float32 would keep: convolutions keep half, but group norms and what follows them are
+computed in float32, and keep that. A residual block keeps 10 bytes of 12."""
 TRAVELLING = 2 * 4 * BUCKET
 """Gradients on their way between processes, and what comes back."""
 REACHED = 350e12
 """Operations a second in bfloat16 that one GPU reaches: about a third of an H100's peak."""
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Of one picture through one network.
-
-    Attributes:
-        parameters: Of the network.
-        operations: Of a forward pass; one of training takes three times as many.
-        kept: Bytes of activations that autograd keeps for the backward pass.
-    """
-
-    parameters: int
-    operations: int
-    kept: int
 
 
 @dataclass(frozen=True)
@@ -109,14 +96,14 @@ def costs(layout: str, resolution: int | None = None) -> Mapping[str, Cost]:
     def unet(config: Mapping[str, Any], name: str, *, half: bool = False) -> None:
         network = _built("UNet2DConditionModel", config)
         call = partial(network, noise, t, text, added_cond_kwargs=extra)
-        found[name] = _cost(network, call)
+        found[name] = cost(network, call)
         if half:
-            # The first half alone, as a backbone of features.
-            layers = outlets(network)
-            modules = layers[: len(layers) // 2]
-            whole = found[name]
-            share = len(modules) / len(layers)
-            found["backbone"] = Cost(0, round(whole.operations * share), round(whole.kept * share))
+            # The first half alone, as a backbone of features, through which gradients pass.
+            modules = first_half(network)
+            shown = noise.clone().requires_grad_(True)
+            call = partial(heard, network, modules, shown, t, text, added_cond_kwargs=extra)
+            part = cost(network, call, trained=False)
+            found["backbone"] = Cost(0, part.operations, part.kept)
 
     unet(teacher.unet, "teacher", half=True)
     unet(teacher.student, "student")
@@ -126,15 +113,15 @@ def costs(layout: str, resolution: int | None = None) -> Mapping[str, Cost]:
     ):
         network = _built("ControlNetModel", config)
         call = partial(network, noise, t, text, controlnet_cond=picture, added_cond_kwargs=extra)
-        found[name] = _cost(network, call)
+        found[name] = cost(network, call)
     vae = _built("AutoencoderKL", teacher.vae)
-    found["large decoder"] = _cost(vae, lambda: vae.decode(noise))
+    found["large decoder"] = cost(vae, lambda: vae.decode(noise))
     tiny = _built("AutoencoderTiny", TAESD)
-    found["tiny autoencoder"] = _cost(tiny, lambda: (tiny.decoder(noise), tiny.encoder(picture)))
+    found["tiny autoencoder"] = cost(tiny, lambda: (tiny.decoder(noise), tiny.encoder(picture)))
     for index, (kind, config) in enumerate(teacher.text_encoders):
         with place:
             encoder = getattr(transformers, kind)(transformers.CLIPTextConfig(**config))
-        found[f"text encoder {index + 1}"] = Cost(_size(encoder), 0, 0)
+        found[f"text encoder {index + 1}"] = Cost(size(encoder), 0, 0)
     # The online network is the teacher once more, and so is the few-step one.
     return {**found, "online": found["teacher"], "few-step": found["teacher"]}
 
@@ -219,8 +206,7 @@ def estimate(config: Full, *, reached: float = REACHED, processes: int = 1) -> l
             # However often the online network is trained in a step, it is one pass at a time.
             held = 1.0 if one == "online" else passes
             turns[one == "online"] += held * known[one].kept * stage.batch
-        # Half of what float32 would keep, where the forward pass is in half precision.
-        memory += round(max(turns) * (1.0 if stage.precision == "float32" else 0.5))
+        memory += round(max(turns) * (1.0 if stage.precision == "float32" else MIXED))
         work = sum(passes * known[one].operations for one, passes in use.frozen.items())
         for one, passes in (*use.trained.items(), *use.through.items()):
             work += 3 * passes * known[one].operations
@@ -248,16 +234,17 @@ def show(config: str, *, console: Console, processes: int = 8) -> None:
         )
     wanted = settings.load(config, Full)
     networks = Table("network", "parameters", "operations a picture", title=wanted.layout)
-    for name, cost in costs(wanted.layout, wanted.resolution).items():
-        if cost.parameters and name not in ("online", "few-step"):
-            networks.add_row(name, f"{cost.parameters:,}", f"{cost.operations / 1e12:.2f} T")
+    for name, one in costs(wanted.layout, wanted.resolution).items():
+        if one.parameters and name not in ("online", "few-step"):
+            networks.add_row(name, f"{one.parameters:,}", f"{one.operations / 1e12:.2f} T")
     console.print(networks)
     stages = Table("stage", "pictures a step", "memory of each", f"hours of {processes} GPUs")
     total = 0.0
-    for one in estimate(wanted, processes=processes):
-        hours = one.hours / processes
+    for found in estimate(wanted, processes=processes):
+        hours = found.hours / processes
         total += hours
-        stages.add_row(one.stage, str(one.batch), f"{one.bytes / 2**30:.0f} GiB", f"{hours:.1f}")
+        memory = f"{found.bytes / 2**30:.0f} GiB"
+        stages.add_row(found.stage, str(found.batch), memory, f"{hours:.1f}")
     stages.add_row("all", "", "", f"{total:.1f}")
     console.print(stages)
     console.print(
@@ -272,26 +259,3 @@ def show(config: str, *, console: Console, processes: int = 8) -> None:
 def _built(kind: str, config: Mapping[str, Any]) -> Any:
     network: Any = parts.build(kind, config)
     return network.to("meta")
-
-
-def _cost(network: nn.Module, call: Callable[[], Any]) -> Cost:
-    kept: dict[int, Tensor] = {}
-    own = {id(one) for one in network.parameters()}
-
-    def keep(tensor: Tensor) -> Tensor:
-        # Held on to, so that no two tensors share an identity; weights are counted elsewhere.
-        if id(tensor) not in own:
-            kept[id(tensor)] = tensor
-        return tensor
-
-    network.train().requires_grad_(True)
-    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-    with hooks, FlopCounterMode(display=False) as counter:
-        call()
-    held = sum(one.numel() * one.element_size() for one in kept.values())
-    operations: int = counter.get_total_flops()
-    return Cost(_size(network), operations, held)
-
-
-def _size(network: nn.Module) -> int:
-    return sum(one.numel() for one in network.parameters())

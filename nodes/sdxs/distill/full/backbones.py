@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any, Protocol
 
@@ -31,24 +32,32 @@ class UnetEncoder:
 
     def __init__(self, models: Models) -> None:
         self._models = models
-        layers = outlets(models.teacher)
-        self._modules = layers[: len(layers) // 2]
+        self._modules = first_half(models.teacher)
 
     def __call__(self, latents: Tensor, text: Embedding) -> list[Tensor]:
         """See `Backbone`."""
         t = torch.full((len(latents),), score.FIRST, dtype=torch.int64, device=latents.device)
         unet = self._models.teacher
-        given = {"added_cond_kwargs": added(unet, text, pixels=self._models.pixels)}
-        # After `Listening`, so that the last one is heard before it ends.
-        with Listening(self._modules) as listening:
-            ending = self._modules[-1].register_forward_hook(_end)
-            try:
-                unet(latents, t, text.tokens, **given)
-            except _EnoughError:
-                pass
-            finally:
-                ending.remove()
-        return listening.heard
+        extra = added(unet, text, pixels=self._models.pixels)
+        return heard(unet, self._modules, latents, t, text.tokens, added_cond_kwargs=extra)
+
+
+def first_half(unet: Any) -> list[torch.nn.Module]:
+    """Where the features of a U-Net's first half are: the last layer of each stage."""
+    layers = outlets(unet)
+    return layers[: len(layers) // 2]
+
+
+def heard(unet: Any, modules: list[torch.nn.Module], *args: Any, **given: Any) -> list[Tensor]:
+    """What modules put out when a U-Net is called; what comes after the last is not computed."""
+    # The hook that ends comes after those of `Listening`, so that the last one is heard.
+    with Listening(modules) as listening, contextlib.suppress(_EnoughError):
+        ending = modules[-1].register_forward_hook(_end)
+        try:
+            unet(*args, **given)
+        finally:
+            ending.remove()
+    return listening.heard
 
 
 def _end(module: torch.nn.Module, inputs: object, output: object) -> None:
