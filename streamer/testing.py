@@ -127,7 +127,7 @@ class SoloContext:
     def pass_on(self, frame: Frame) -> Frame:
         """See `streamer.Context.pass_on`."""
         out = self.allocate(frame.width, frame.height, frame.format, like=frame.header)
-        out.write(frame.numpy())
+        out.write(frame.cupy() if out.memory == "cuda" else frame.numpy())
         out.header.passed = True
         self.passes += 1
         return out

@@ -272,7 +272,10 @@ def killed_while_opening() -> Outcome:
 
 @fault("killed-before-start", "a worker killed while it opens for the first time")
 def killed_before_start() -> Outcome:
-    with show(STYLED) as one:
+    held = STYLED.replace(
+        "{uses: sdxs, from: crop}", "{uses: sdxs, from: crop, with: {loading: hold}}"
+    )
+    with show(held) as one:
         pid = until(lambda: _opening(one, "style"), "the model is being loaded")
         os.kill(pid, signal.SIGKILL)
         status = one.process.wait(timeout=60)

@@ -24,6 +24,7 @@ def endless(
         ROOT / "configs/quickstart.yaml",
         *("--set", f"source.url={clip}", "--set", "source.loop=true"),
         *("--set", "source.realtime=true", "--set", f"style.prompt={prompt}"),
+        *("--set", "style.loading=hold"),  # the first picture is styled, too
         *("--set", f"sink.url={out}", "--report", "r.json"),
     )
     return run, out

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -62,6 +64,35 @@ def test_it_paints_the_same_there(device: Device, more: dict[str, Any], up: bool
         assert np.abs(found.astype(int) - expected).max() <= 2
     here.close()
     there.close()
+
+
+class Gated(Sdxs):
+    """Whose model waits for the test."""
+
+    gate: threading.Event
+
+    def _loaded(self, params: Any, stages: Any) -> Any:
+        assert self.gate.wait(60)
+        return super()._loaded(params, stages)
+
+
+@pytest.mark.parametrize("up", [True, False], ids=["frame on the GPU", "frame on the host"])
+def test_pictures_pass_there_while_the_model_loads(device: Device, up: bool) -> None:
+    Gated.gate = threading.Event()
+    params = {**TINY, "dtype": "float32", "loading": "pass"}
+    node, (first, second) = solo(Gated, context=OnGpu(device), **params), pictures(2)
+    context: Any = node.context
+    for picture in (first, second):
+        assert np.array_equal(painted(node, picture, up=up), picture)
+    Gated.gate.set()
+    end = time.monotonic() + 120
+    while not context.calls:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    expected, found = painted(on(None), second), painted(node, second, up=up)
+    assert np.abs(found.astype(int) - expected).max() <= 2
+    assert context.passes == 2
+    node.close()
 
 
 def test_a_setting_shows_in_the_next_picture(device: Device) -> None:
