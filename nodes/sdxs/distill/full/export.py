@@ -20,6 +20,7 @@ SCHEDULE = {
     "clip_sample": False,
     "set_alpha_to_one": True,
     "timestep_spacing": "trailing",
+    "steps_offset": 1,
 }
 
 

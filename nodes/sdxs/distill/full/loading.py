@@ -73,7 +73,8 @@ def load(settings: Full, *, device: torch.device) -> Models:
     )
     for part in (models.teacher, models.straight, models.vae, models.control):
         if part is not None:
-            part.to(device).eval().requires_grad_(False)
+            # Some files are in half precision.
+            part.to(device, torch.float32).eval().requires_grad_(False)
     for _, encoder in pairs:
         encoder.eval().requires_grad_(False)
     models.encoders.to(device, torch.float32)
@@ -86,7 +87,7 @@ def plain_teacher(settings: Full, models: Models) -> Any:
         network = copy.deepcopy(models.teacher)
     else:
         network = _network("UNet2DConditionModel", settings.sources.teacher, "teacher", "unet")
-    return network.to(models.device).requires_grad_(True)
+    return network.to(models.device, torch.float32).requires_grad_(True)
 
 
 def _pipeline(teacher: str) -> Any:
@@ -94,7 +95,7 @@ def _pipeline(teacher: str) -> Any:
 
     kind: Any = DiffusionPipeline
     try:
-        pipeline = kind.from_pretrained(teacher, torch_dtype=torch.float32)
+        pipeline = kind.from_pretrained(teacher)
     except (OSError, ValueError, AttributeError, ImportError) as error:
         raise _absent("teacher", teacher, error) from error
     missing = [part for part in _PARTS if getattr(pipeline, part, None) is None]
@@ -110,9 +111,7 @@ def _network(kind: str, name: str, key: str, subfolder: str | None) -> Any:
     import diffusers
 
     try:
-        made = getattr(diffusers, kind).from_pretrained(
-            name, torch_dtype=torch.float32, **_below(subfolder)
-        )
+        made = getattr(diffusers, kind).from_pretrained(name, **_below(subfolder))
     except (OSError, ValueError) as error:
         raise _absent(key, name, error) from error
     return made
