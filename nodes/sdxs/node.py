@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING
 
 import streamer
@@ -33,6 +32,7 @@ class Sdxs(streamer.Transform[SdxsParams]):
         self._ahead_params = self.params
         if not self._passes():
             stages = Stages(self.context.note)
+            # What its first picture waits for, nobody would have any sooner by doing it here.
             self._ahead = self._loaded(self.params, stages)
             stages.end()
             self._begin(self._ahead)
@@ -128,13 +128,27 @@ class Sdxs(streamer.Transform[SdxsParams]):
         params = self._ahead_params
         stages = Stages(self.context.note, abandoned=coming.abandoned)
         engine = self._loaded(params, stages)
-        if self._seen != (0, 0):
-            stages.first_picture(*self._seen)
-            with contextlib.suppress(ArithmeticError):  # the pictures themselves will tell
-                loading.rehearse(engine, params, *self._seen)
+        self._warm_up(engine, stages)
         stages.end()
         self._ahead = engine  # for `prepare`, before which this ends
         return engine
+
+    def _warm_up(self, engine: OneStep, stages: Stages) -> None:
+        """Has the first model do what its first picture would wait for, while others pass."""
+        size = self._seen
+        known = size != (0, 0)
+        if not known:
+            if not engine.device.startswith("cuda"):
+                return  # a CPU loads no kernels, and what it prepares is good for one size alone
+            size = engine.native_size
+        stages.first_picture(*size)
+        try:
+            loading.rehearse(engine, self._ahead_params, *size)
+        except ArithmeticError:
+            pass  # the pictures themselves will tell
+        except streamer.NodeError:
+            if known:
+                raise
 
     def _arrive(self) -> None:
         """Takes the first model if it has come; in the node's thread."""

@@ -20,6 +20,7 @@ from nodes.sdxs import OneStep
 from nodes.sdxs.arriving import Arriving
 from nodes.sdxs.bundle import Bundle
 from nodes.sdxs.node import Sdxs, SdxsParams
+from nodes.sdxs.small import SmallOneStep
 from nodes.sdxs.stages import AbandonedLoadError, Stages
 from nodes.sdxs.tokens import read_tokens
 from streamer.testing import SoloContext, solo
@@ -123,6 +124,31 @@ def test_pictures_pass_marked_until_the_model_has_come() -> None:
     assert context.progress == [(0, 2), (1, 1 + 1), (0, 0)]
     node.close()
     assert context.left == []
+
+
+class OnCuda(SmallOneStep):
+    """Which says that it computes on a GPU, and does not."""
+
+    device = "cuda:0"  # type: ignore[assignment]
+
+
+def test_a_gpu_warms_up_at_the_models_own_size_where_none_is_known() -> None:
+    class Early(Sdxs):
+        def _loaded(self, params: SdxsParams, stages: Any) -> OneStep:
+            engine = super()._loaded(params, stages)
+            engine.__class__ = OnCuda
+            return engine
+
+    context = SoloContext(name="style")
+    node = solo(Early, context=context, threads=1, loading="pass")
+    until(lambda: context.calls)
+    assert context.notes == [
+        "loading the model bundled",
+        "painting the first picture of 256x256",
+        "",
+    ]
+    assert np.array_equal(processed(node).numpy(), expected("ink"))
+    node.close()
 
 
 def test_without_a_call_the_next_picture_finds_the_model() -> None:
