@@ -76,7 +76,7 @@ def export(run: Run, name: str, folder: Path) -> Path:
         # Newer versions of transformers write one file of their own instead of these two.
         place = folder / ("tokenizer" if index == 0 else "tokenizer_2")
         if not (place / "merges.txt").is_file():
-            tokenizer.save_vocabulary(str(place))
+            tokenizer.backend_tokenizer.model.save(str(place))
     if "one_step_control" in run.stages and run.finished("one_step_control"):
         run.small_control("one_step_control").save_pretrained(folder / CONTROL)
     return folder

@@ -70,12 +70,14 @@ def cost(network: nn.Module, call: Callable[[], Any], *, trained: bool = True) -
         trained: Whether its weights are; where not, gradients only pass through it.
     """
     kept: dict[int, Tensor] = {}
-    own = {id(one) for one in network.parameters()}
+    own = {one.untyped_storage()._cdata for one in network.parameters()}
 
     def keep(tensor: Tensor) -> Tensor:
-        # Held on to, so that no two tensors share an identity; weights are counted elsewhere.
-        if id(tensor) not in own:
-            kept[id(tensor)] = tensor
+        # Held on to, so that no two share an identity. Weights, which linear layers keep the other
+        # way round, are counted elsewhere.
+        place = tensor.untyped_storage()._cdata
+        if place not in own:
+            kept[place] = tensor
         return tensor
 
     network.train().requires_grad_(trained)

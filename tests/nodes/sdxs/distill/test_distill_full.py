@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 import torch
 import yaml
@@ -16,16 +18,16 @@ from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 
 from nodes.sdxs.checkpoint.text import Embedding
 from nodes.sdxs.distill import curves
+from nodes.sdxs.distill import score as scores
 from nodes.sdxs.distill.diffusion import Diffusion
-from nodes.sdxs.distill.full import chain, models, stepping
+from nodes.sdxs.distill.full import backbones, chain, models, shrinking, stepping
 from nodes.sdxs.distill.full.models import Models
-from nodes.sdxs.distill.full.run import Run, stages
+from nodes.sdxs.distill.full.run import Run
 from nodes.sdxs.distill.full.settings import Full
-from nodes.sdxs.distill.layouts import TEACHERS
 from nodes.sdxs.distill.loop import CURVE, FILE, read
 from nodes.sdxs.distill.machines import Machines
-from nodes.sdxs.distill.plan import costs, estimate
-from nodes.sdxs.distill.settings import CONFIGS, load
+from nodes.sdxs.distill.removal import Listening, inherit_control
+from nodes.sdxs.distill.settings import CONFIGS
 
 UNet: Any = UNet2DConditionModel
 UNET: dict[str, Any] = {
@@ -61,6 +63,23 @@ class Words:
 
 @pytest.fixture
 def teacher() -> Models:
+    return random_teacher()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Models]:
+    """A training whose stages have all run to their ends, and its teacher."""
+    folder, teacher = tmp_path_factory.mktemp("finished"), random_teacher()
+    torch.set_num_threads(1)
+    run = running(folder, teacher)
+    for name in chain.FUNCTIONS:
+        assert chain.run_stage(run, name)
+        assert run.finished(name)
+        assert not chain.run_stage(run, name)
+    return folder, teacher
+
+
+def random_teacher() -> Models:
     torch.manual_seed(0)
     unet = UNet(**UNET)
     vae: Any = AutoencoderKL
@@ -102,30 +121,141 @@ def running(folder: Path, teacher: Models, settings: Full | None = None) -> Run:
     )
 
 
-def test_every_stage_trains_its_own_network_and_no_other(tmp_path: Path, teacher: Models) -> None:
-    before = {
-        name: copy.deepcopy(getattr(teacher, name).state_dict())
-        for name in ("teacher", "vae", "control")
-    }
-    run = running(tmp_path, teacher)
-    for name in chain.FUNCTIONS:
-        assert chain.run_stage(run, name)
-        assert run.finished(name)
-        assert not chain.run_stage(run, name)
-        assert (tmp_path / name / "curve.png").stat().st_size > 0
-    for name, weights in before.items():
+def test_every_stage_trains_its_own_network_and_no_other(
+    finished: tuple[Path, Models],
+) -> None:
+    folder, teacher = finished
+    for name in ("teacher", "vae", "control"):
+        fresh = getattr(random_teacher(), name).state_dict()
         now = getattr(teacher, name).state_dict()
-        assert all(torch.equal(now[key], weights[key]) for key in weights), name
-    begun, ended = read(tmp_path / "unet" / FILE)[0], read(tmp_path / "warmup" / FILE)[0]
+        assert all(torch.equal(now[key], fresh[key]) for key in fresh), name
+    for name in chain.FUNCTIONS:
+        assert (folder / name / "curve.png").stat().st_size > 0
+        # Four prompts, below each other; as the networks are at the end.
+        samples = cv2.imread(str(folder / name / f"samples-{QUICK['steps']:06d}.png"))
+        assert samples is not None
+        assert samples.shape[0] == 2 * 64, name
+        assert samples.std() > 1
+    begun, ended = read(folder / "unet" / FILE)[0], read(folder / "warmup" / FILE)[0]
     key = "average.student.conv_in.weight"
     assert not torch.equal(begun[key], ended[key])
     # A LoRA of rank 1 moved, and what it is added to did not.
-    polished = read(tmp_path / "polish" / FILE)[0]
-    score = read(tmp_path / "score" / FILE)[0]
+    polished = read(folder / "polish" / FILE)[0]
+    score = read(folder / "score" / FILE)[0]
     stem = "network.student.conv_in.parametrizations.weight"
     assert torch.equal(polished[f"{stem}.original"], score[key])
     assert polished[f"{stem}.0.up"].shape == (16, 1)
     assert polished[f"{stem}.0.up"].abs().max() > 0
+
+
+class _StoppedError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("name", chain.FUNCTIONS)
+def test_a_stage_goes_on_to_the_bit(
+    finished: tuple[Path, Models], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Stopped in the middle of the third step, the checkpoint is that of the second."""
+    before, teacher = finished
+    shutil.copytree(before, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / name)
+    settings = quick(**{name: {"steps": 4, "accumulate": 2, "keep_every": 2, "batch": 1}})
+
+    def trained(folder: Path, *, stop: bool) -> dict[str, torch.Tensor]:
+        run = running(folder, teacher, settings)
+        draw = run.draw
+
+        def stopping(stage: str, step: int, part: int) -> Any:
+            if stop and (step, part) == (2, 1):
+                raise _StoppedError
+            return draw(stage, step, part)
+
+        monkeypatch.setattr(run, "draw", stopping)
+        chain.run_stage(run, name)
+        return read(folder / name / FILE)[0]
+
+    whole = trained(tmp_path, stop=False)
+    lines = (tmp_path / name / CURVE).read_text().splitlines()
+    shutil.rmtree(tmp_path / name)
+    with pytest.raises(_StoppedError):
+        trained(tmp_path, stop=True)
+    assert read(tmp_path / name / FILE)[1] == 2
+    # Whatever else has drawn numbers in the meantime.
+    torch.rand(7)
+    again = trained(tmp_path, stop=False)
+    assert set(whole) == set(again)
+    assert [key for key, one in whole.items() if not torch.equal(one, again[key])] == []
+    resumed = (tmp_path / name / CURVE).read_text().splitlines()
+    pairs = zip(lines, resumed, strict=True)
+    assert [one for one, other in pairs if one != other and ",seconds," not in one] == []
+
+
+def test_every_part_of_a_step_teaches_the_online_network(
+    finished: tuple[Path, Models], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gradients of two parts add up: which comes first makes no difference."""
+    before, teacher = finished
+    more = {"steps": 1, "warm_up": 0, "accumulate": 2, "batch": 1, "precision": "float32"}
+    made = []
+    for order in ((0, 1), (1, 0), (0, 0)):
+        folder = tmp_path / f"{order}"
+        shutil.copytree(before, folder)
+        shutil.rmtree(folder / "score")
+        run = running(folder, teacher, quick(score=more))
+        draw = run.draw
+
+        def dealt(stage: str, step: int, part: int, d: Any = draw, o: Any = order) -> Any:
+            # The two parts have little in common.
+            drawn = d(stage, step, o[part])
+            return replace(drawn, noise=drawn.noise * (1 + 9 * o[part]))
+
+        monkeypatch.setattr(run, "draw", dealt)
+        chain.run_stage(run, "score")
+        found = read(folder / "score" / FILE)[0]
+        # AdamW's first moment: a tenth of the gradient after one step.
+        made.append(
+            torch.cat(
+                [
+                    one.flatten()
+                    for key, one in found.items()
+                    if key.startswith("optimiser.online.") and key.endswith(".exp_avg")
+                ]
+            )
+        )
+    size = made[0].norm()
+    assert (made[0] - made[1]).norm() < 0.02 * size
+    assert (made[0] - made[2]).norm() > 0.1 * size
+
+
+@pytest.mark.parametrize(("name", "module"), [("decoder", shrinking), ("polish", stepping)])
+def test_every_part_of_a_step_is_judged(
+    finished: tuple[Path, Models],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    module: Any,
+) -> None:
+    before, teacher = finished
+    shutil.copytree(before, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / name)
+    run = running(tmp_path, teacher, quick(**{name: {"steps": 1, "accumulate": 3, "batch": 1}}))
+    judged: list[torch.Tensor] = []
+    judge = module.judge
+
+    def watched(loop: Any, critic: Any, *, real: torch.Tensor, made: torch.Tensor) -> None:
+        # The network's own turn has left nothing in the critic.
+        before = [one.grad for one in critic.parameters()]
+        assert all(one is None for one in before) == (not judged)
+        judge(loop, critic, real=real, made=made)
+        assert all(one.grad is not None for one in critic.parameters())
+        judged.append(real)
+
+    monkeypatch.setattr(module, "judge", watched)
+    chain.run_stage(run, name)
+    assert len(judged) == 3
+    assert not torch.equal(judged[0], judged[1])
+    assert not torch.equal(judged[1], judged[2])
 
 
 def test_distillation_and_matching_fall(tmp_path: Path, teacher: Models) -> None:
@@ -235,32 +365,46 @@ def test_stages_that_lack_something_say_so(tmp_path: Path, teacher: Models) -> N
         Run(tmp_path, quick(), teacher, prompts=[], machines=Machines())
 
 
-def test_a_plan_counts_without_loading() -> None:
-    settings = load("sd15", Full)
-    assert costs("sd15")["student"].parameters == 315_746_244
-    one, eight = estimate(settings), estimate(settings, processes=8)
-    assert [stage.stage for stage in one] == list(chain.FUNCTIONS)
-    for alone, together in zip(one, eight, strict=True):
-        assert 2**30 < alone.bytes < 96 * 2**30
-        assert together.hours == pytest.approx(8 * alone.hours)
-        assert together.bytes == alone.bytes
-    # Score distillation holds two large networks in training.
-    by_name = {stage.stage: stage for stage in one}
-    assert by_name["score"].bytes > by_name["unet"].bytes
-    assert eight[4].batch == 1024
+def test_features_are_those_of_the_whole_network_and_end_with_the_last(teacher: Models) -> None:
+    backbone = backbones.UnetEncoder(teacher)
+    latents = torch.randn(2, 4, 8, 8, requires_grad=True)
+    text = teacher.embed(["a", "b"])
+    modules = backbones.first_half(teacher.teacher)
+    with Listening(modules) as listening:
+        t = torch.full((2,), scores.FIRST)
+        teacher.teacher(latents, t, text.tokens)
+    late: list[Any] = []
+    hook = teacher.teacher.mid_block.register_forward_hook(lambda *given: late.append(given))
+    found = backbone(latents, text)
+    hook.remove()
+    assert late == []
+    assert len(found) == len(modules) == 2
+    assert all(torch.equal(one, two) for one, two in zip(found, listening.heard, strict=True))
+    found[-1].sum().backward()
+    assert latents.grad is not None
+    # Nothing ends there any more.
+    assert teacher.teacher(latents, t, text.tokens).sample.shape == latents.shape
 
 
-@pytest.mark.parametrize("name", TEACHERS)
-def test_every_teacher_has_a_configuration(name: str) -> None:
-    settings = load(name, Full)
-    assert settings.layout == name
-    assert settings.resolution == TEACHERS[name].resolution
-    # Where the student keeps the teacher's layout, there is nothing to distil it from.
-    assert (settings.unet is None) == (settings.layout == "vega")
-    for stage in set(stages(settings, controlled=True)) - {"decoder", "polish"}:
-        part: Any = getattr(settings, stage)
-        # The paper's: 1,024 to 2,048 pictures a step, here on 8 processes.
-        assert 1024 <= 8 * part.batch * part.accumulate <= 2048
+def test_a_small_control_net_begins_as_the_original(tmp_path: Path, teacher: Models) -> None:
+    small, original = running(tmp_path, teacher).small_control(None), teacher.control
+    ours, theirs = small.state_dict(), original.state_dict()
+    for mine, its in (
+        ("conv_in.weight", "conv_in.weight"),
+        ("down_blocks.1.resnets.0.conv1.weight", "down_blocks.1.resnets.0.conv1.weight"),
+        ("controlnet_cond_embedding.conv_in.weight", "controlnet_cond_embedding.conv_in.weight"),
+        # First convolution; of the first stage the last layer and the downsampler; of the second.
+        ("controlnet_down_blocks.0.weight", "controlnet_down_blocks.0.weight"),
+        ("controlnet_down_blocks.1.weight", "controlnet_down_blocks.2.weight"),
+        ("controlnet_down_blocks.2.weight", "controlnet_down_blocks.3.weight"),
+        ("controlnet_down_blocks.3.weight", "controlnet_down_blocks.5.weight"),
+        ("controlnet_mid_block.weight", "controlnet_mid_block.weight"),
+    ):
+        assert torch.equal(ours[mine], theirs[its]), mine
+        assert ours[mine].abs().max() > 0
+    taken = inherit_control(small, theirs, layers=2)
+    assert set(taken.taken) | set(taken.new) == set(ours)
+    assert len(taken.taken) > 0.9 * len(ours), taken.new
 
 
 TOGETHER = """
@@ -268,12 +412,22 @@ import sys
 from pathlib import Path
 import torch
 from torch import nn
+from nodes.sdxs.distill import machines as machines_module
 from nodes.sdxs.distill.loop import Loop
 from nodes.sdxs.distill.machines import Machines
 from nodes.sdxs.distill.settings import Stage
 
+# Weights and biases on their way separately.
+machines_module.BUCKET = 2
 machines = Machines()
 assert machines.count == 2
+machines.agree(7, where=Path("here"))
+try:
+    machines.agree(machines.rank, where=Path("there"))
+except ValueError as error:
+    assert "at different steps in there (0, 1): the folder must be one" in str(error)
+else:
+    raise SystemExit("nobody complained")
 torch.manual_seed(machines.rank)
 network = nn.Linear(3, 1)
 settings = Stage(steps=3, rate=0.1, warm_up=0, precision="float32", average=0.5)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -185,7 +186,7 @@ def test_several_processes_make_one_model(trained: tuple[Path, Path, str]) -> No
     for name in chain.FUNCTIONS:
         assert read(folder / name / FILE)[1] == QUICK["steps"]
         # One of them speaks for all.
-        assert words.count(f"{name} 2/2") == 1
+        assert sum(line.startswith(f"{name} 2/2") for line in words.splitlines()) == 1
     assert words.count(f"the model is in {folder / chain.MODEL}") == 1
 
 
@@ -219,6 +220,31 @@ def test_the_node_paints_what_the_student_paints(trained: tuple[Path, Path, str]
         height=64, width=64, output_type="pt",
     ).images  # fmt: skip
     assert torch.allclose(shown, wanted.clamp(0, 1), atol=2e-2)
+
+
+def test_an_interrupted_training_says_how_it_goes_on(teacher: Path, tmp_path: Path) -> None:
+    values = fields(teacher)
+    values["decoder"] |= {"steps": 10**6, "keep_every": 2}
+    config = written(tmp_path, values)
+    words = ("decoder", "--config", str(config), "--folder", str(tmp_path / "out"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nodes.sdxs.distill", *words],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if line.startswith("decoder 3/"):
+            process.send_signal(signal.SIGINT)
+            break
+    said += process.stderr.readlines()
+    assert process.wait(timeout=120) == 130, "".join(said)
+    assert "interrupted: the same command goes on from the stage's last checkpoint" in said[-1]
+    assert "Traceback" not in "".join(said)
+    assert read(tmp_path / "out" / "decoder" / FILE)[1] >= 2
 
 
 def test_an_adapter_is_in_the_offline_network_and_not_in_the_online_one(teacher: Path) -> None:
