@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -156,3 +160,76 @@ def test_a_lora_is_where_its_layer_is() -> None:
         added[1].normal_()
     plain = merged(here.state_dict())
     assert torch.allclose(plain["0.weight"], before + (added[1] @ added[0]))
+
+
+TOGETHER = """
+import sys
+from pathlib import Path
+import torch
+from torch import nn
+from nodes.sdxs.distill import machines as machines_module
+from nodes.sdxs.distill.loop import Loop
+from nodes.sdxs.distill.machines import Machines
+from nodes.sdxs.distill.settings import Stage
+
+# Weights and biases on their way separately.
+machines_module.BUCKET = 2
+machines = Machines()
+assert machines.count == 2
+machines.agree(7, where=Path("here"))
+try:
+    machines.agree(machines.rank, where=Path("there"))
+except ValueError as error:
+    assert "at different steps in there (0, 1): the folder must be one" in str(error)
+else:
+    raise SystemExit("nobody complained")
+torch.manual_seed(machines.rank)
+network = nn.Linear(3, 1)
+settings = Stage(steps=3, rate=0.1, warm_up=0, precision="float32", average=0.5)
+loop = Loop(
+    Path(sys.argv[1]), settings, networks={"one": network}, averaged=("one",), machines=machines
+)
+for step in loop:
+    loop.backward((network(torch.full((1, 3), float(machines.rank + step))) ** 2).mean())
+    loop.update("one")
+Path(sys.argv[1], f"rank{machines.rank}.txt").write_text(
+    " ".join(f"{value:.6f}" for value in network.weight.flatten().tolist())
+)
+machines.wait()
+machines.close()
+"""
+
+
+def test_two_processes_keep_the_same_weights(tmp_path: Path) -> None:
+    script = tmp_path / "together.py"
+    script.write_text(TOGETHER)
+    environment = {
+        **os.environ,
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "0",
+        "ACCELERATE_USE_CPU": "true",
+        "OMP_NUM_THREADS": "1",
+    }
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        environment["MASTER_PORT"] = str(free.getsockname()[1])
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(script), str(tmp_path)],
+            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    for process in processes:
+        _, words = process.communicate(timeout=180)
+        assert process.returncode == 0, words
+    first, second = ((tmp_path / f"rank{rank}.txt").read_text() for rank in range(2))
+    assert first == second
+    weights, step = read(tmp_path / FILE)
+    assert step == 3
+    kept = " ".join(f"{value:.6f}" for value in weights["network.one.weight"].flatten().tolist())
+    assert kept == first

@@ -227,21 +227,21 @@ def test_an_interrupted_training_says_how_it_goes_on(teacher: Path, tmp_path: Pa
     values["decoder"] |= {"steps": 10**6, "keep_every": 2}
     config = written(tmp_path, values)
     words = ("decoder", "--config", str(config), "--folder", str(tmp_path / "out"))
-    process = subprocess.Popen(
+    said = []
+    with subprocess.Popen(
         [sys.executable, "-m", "nodes.sdxs.distill", *words],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stderr=subprocess.PIPE,
         text=True,
-    )
-    assert process.stderr is not None
-    said = []
-    for line in process.stderr:
-        said.append(line)
-        if line.startswith("decoder 3/"):
-            process.send_signal(signal.SIGINT)
-            break
-    said += process.stderr.readlines()
-    assert process.wait(timeout=120) == 130, "".join(said)
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            said.append(line)
+            if line.startswith("decoder 3/"):
+                process.send_signal(signal.SIGINT)
+                break
+        said += process.stderr.readlines()
+    assert process.returncode == 130, "".join(said)
     assert "interrupted: the same command goes on from the stage's last checkpoint" in said[-1]
     assert "Traceback" not in "".join(said)
     assert read(tmp_path / "out" / "decoder" / FILE)[1] >= 2
