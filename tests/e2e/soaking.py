@@ -29,7 +29,7 @@ import stamping
 from e2e_support import STREAMER, free_port, read_report, wait_for, workers_of
 from rtsp_rig import CAMERA, PYTHON
 
-PROMPTS: Final = ("comic", "ink", "oil", "pencil", "watercolor", "ink:0.5 comic:0.5")
+PROMPTS: Final = ("comic", "ink", "oil", "pencil", "neon", "ink:0.5 comic:0.5")
 
 _LEVEL: Final = 1200.0
 """seconds of a settled run after which memory must be level"""

@@ -71,7 +71,7 @@ def test_a_vocabulary_without_tokens_is_refused(copy: Path) -> None:
     config = json.loads((copy / "config.json").read_text())
     config["styles"].append("mosaic")
     (copy / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=rf"{STYLE} holds tokens of shape .* for 6 styles"):
+    with pytest.raises(ValueError, match=rf"{STYLE} holds tokens of shape .* for 7 styles"):
         OneStep.load(copy)
 
 

@@ -20,8 +20,22 @@ from nodes.sdxs.styles import OPERATORS
 Bytes = NDArray[np.uint8]
 
 STYLES = Bundle.open("bundled").styles
-LIKENESS = {"ink": 0.88, "oil": 0.83, "comic": 0.79, "pencil": 0.80, "watercolor": 0.84}
-EDGES = {"ink": 0.85, "oil": 0.80, "comic": 0.87, "pencil": 0.86, "watercolor": 0.84}
+LIKENESS = {
+    "ink": 0.93,
+    "oil": 0.87,
+    "comic": 0.85,
+    "pencil": 0.83,
+    "watercolor": 0.86,
+    "neon": 0.92,
+}
+EDGES = {
+    "ink": 0.91,
+    "oil": 0.86,
+    "comic": 0.91,
+    "pencil": 0.89,
+    "watercolor": 0.88,
+    "neon": 0.90,
+}
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +103,10 @@ def test_a_moving_picture_does_not_swim(
 ) -> None:
     """Blocks of 4 × 4 pixels share a latent: a move by one pixel must not redraw the picture."""
     engine.prompt = style
+    # Thin bright lines on black differ most where they are a little off.
+    most = 7 if style == "neon" else 6
     for name, source in photographs.items():
-        assert swimming(engine, source) < 6, name
+        assert swimming(engine, source) < most, name
 
 
 def test_the_floors_tell_a_broken_model_from_a_working_one(photographs: dict[str, Bytes]) -> None:

@@ -83,7 +83,7 @@ def test_an_unknown_prompt_is_refused_with_the_vocabulary(engine: OneStep) -> No
     with pytest.raises(
         ValueError,
         match=r"unknown prompt 'comci': model 'bundled' knows ink, oil, comic, pencil, "
-        r"watercolor; did you mean 'comic'\?",
+        r"watercolor, neon; did you mean 'comic'\?",
     ):
         engine.prompt = "comci"
     assert engine.prompt == "ink"
