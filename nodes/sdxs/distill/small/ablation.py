@@ -75,14 +75,16 @@ def settings_of(settings: Small, name: str) -> Small:
     ablation = settings.ablation
     if ablation is None:
         raise ValueError("the configuration has no section 'ablation', which says how long")
-    # The score networks' rates are the score stage's own.
-    own = {"steps", "matching_share", "rates"}
+    own = {"steps", "matching_share"}
     common = ablation.model_dump(include=set(Ablation.model_fields) - own)
+    # Two networks that follow each other run away at the rates that feature matching takes.
+    rates = {"rate", "rates", "warm_up"}
     first = round(ablation.steps * ablation.matching_share)
     of_warmup = ablation.steps if name == "matching" else first
     of_score = ablation.steps if name == "score" else ablation.steps - first
     warmup = WarmUp(**common, steps=of_warmup, start="unet", matching=1.0, paired=0.0)
-    score = settings.score.model_dump() | common
+    score = settings.score.model_dump()
+    score |= {key: value for key, value in common.items() if key not in rates}
     score |= {"steps": of_score, "start": "warmup", "paired": 0.0}
     if name == "score":
         score |= {"start": "unet", "matching": (0.0, 0.0)}

@@ -8,6 +8,8 @@ from pydantic import Field
 
 from nodes.sdxs.distill.settings import Positive, Section, Share, Stage, Weight
 
+Alpha = Annotated[float, Field(gt=0, le=1)]
+
 
 class Data(Section):
     """The pictures: how many, how large, and what share are views of photographs."""
@@ -97,8 +99,8 @@ class Score(Paired):
         start: `warmup`, or `unet` or `draft` to do without it.
     """
 
-    alpha: tuple[float, float] = (0.95, 0.3)
-    matching: tuple[float, float] = (1.0, 0.25)
+    alpha: tuple[Alpha, Alpha] = (0.95, 0.3)
+    matching: tuple[Weight, Weight] = (1.0, 0.25)
     distillation: Weight = 1.0
     weight: Literal["uniform", "levelled"] = "levelled"
     online_steps: Positive = 1
