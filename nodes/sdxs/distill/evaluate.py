@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import isnan, nan
 from pathlib import Path
 
 import cv2
@@ -89,11 +90,20 @@ def of_model(model: str | Path, name: str, *, threads: int, size: int) -> Painte
 
 
 def of_teacher(run: Run, *, steps: int) -> Painter:
-    """The teacher in many steps, with the paper that the node draws for seed 0."""
+    """The teacher in many steps, with the paper that the node draws for seed 0.
+
+    It takes seconds for a picture: those that it has painted are kept.
+    """
     sample = painter(run.autoencoder(), run.teacher(), steps=steps)
     styles = run.settings.styles
+    kept: dict[tuple[str, bytes], Bytes] = {}
 
     def paint(picture: Bytes, style: str) -> Bytes:
+        if (style, picture.tobytes()) not in kept:
+            kept[style, picture.tobytes()] = painted(picture, style)
+        return kept[style, picture.tobytes()]
+
+    def painted(picture: Bytes, style: str) -> Bytes:
         source = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
         shape = (1, NOISE_CHANNELS, picture.shape[0] // 4, picture.shape[1] // 4)
         paper = np.random.default_rng(0).standard_normal(shape, np.float32)
@@ -115,7 +125,12 @@ def clip(name: str, *, size: int, frames: int = CLIP_FRAMES) -> Iterator[Bytes]:
 
 
 def score(
-    one: Painter, teacher: Painter | None, *, styles: Sequence[str], size: int
+    one: Painter,
+    teacher: Painter | None,
+    *,
+    styles: Sequence[str],
+    size: int,
+    moving: bool = True,
 ) -> dict[str, Scores]:
     """Scores by style.
 
@@ -124,6 +139,7 @@ def score(
         teacher: What it was distilled from; without it, those columns are those to the operator.
         styles: Which.
         size: Of the pictures.
+        moving: Whether clips are painted, too; warp error and flicker are not a number without.
     """
     found = {}
     for style in styles:
@@ -132,13 +148,7 @@ def score(
             source = held_out(name, size=size)
             made, wanted = one.paint(source, style), OPERATORS[style](source)
             taught = wanted if teacher is None else teacher.paint(source, style)
-            steadiness = Steadiness()
-            for picture in clip(name, size=size):
-                steadiness.add(picture, one.paint(picture, style))
-            stills = [
-                one.paint(noisy, style)
-                for noisy in noisy_stills(source, sigma=SENSOR, count=STILLS)
-            ]
+            warp, restless = _moving(one, name, style, size=size) if moving else (nan, nan)
             rows.append(
                 (
                     likeness(made, wanted),
@@ -147,12 +157,22 @@ def score(
                     scattering.distance(_tensor(made), _tensor(wanted)),
                     scattering.distance(_tensor(made), _tensor(taught)),
                     scattering.style_distance(_tensor(made), _tensor(wanted)),
-                    steadiness.result().styled_error,
-                    flicker(stills),
+                    warp,
+                    restless,
                 )
             )
         found[style] = Scores(*(float(value) for value in np.mean(rows, axis=0)))
     return found
+
+
+def _moving(one: Painter, name: str, style: str, *, size: int) -> tuple[float, float]:
+    """Warp error on a clip, and flicker at rest."""
+    steadiness = Steadiness()
+    for picture in clip(name, size=size):
+        steadiness.add(picture, one.paint(picture, style))
+    stills = noisy_stills(held_out(name, size=size), sigma=SENSOR, count=STILLS)
+    restless = flicker([one.paint(noisy, style) for noisy in stills])
+    return steadiness.result().styled_error, restless
 
 
 def table(
@@ -215,7 +235,8 @@ def _compared(
     details = []
     for one in painters:
         styles = [style for style in run.settings.styles if style in one.styles]
-        by_style = score(one, teacher, styles=styles, size=size)
+        moving = one is not teacher  # whose clips would take a quarter of an hour
+        by_style = score(one, teacher, styles=styles, size=size, moving=moving)
         means = [np.mean([getattr(by_style[style], key) for style in shared]) for key in COLUMNS]
         pace = "" if one.pace is None else f"{one.pace:.1f}"
         lines.append(f"| {one.name} | {' | '.join(_shown(value) for value in means)} | {pace} |")
@@ -245,4 +266,6 @@ def _tensor(picture: Bytes) -> Tensor:
 
 
 def _shown(value: float) -> str:
+    if isnan(value):
+        return ""
     return f"{value:.2f}" if abs(value) >= 1 else f"{value:.3f}"
