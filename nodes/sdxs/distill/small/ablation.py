@@ -1,7 +1,7 @@
 """What each half of the recipe is good for: one step without the one, without the other, with both.
 
-All three students begin with what block removal and L_KD have left, take as many steps, and see no
-pairs, which a training in full has none of either.
+All three students begin with a U-Net that has learnt nothing, take as many steps, and see no pairs,
+which a training in full has none of either: what they know in the end, the teacher has told them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from nodes.sdxs.distill.small import chain
+from nodes.sdxs.distill.export import export
+from nodes.sdxs.distill.small import chain, stepping
 from nodes.sdxs.distill.small.run import Run
 from nodes.sdxs.distill.small.settings import Ablation, Score, Small, WarmUp
 
@@ -39,8 +40,10 @@ def train(run: Run) -> None:
 
 
 def students(run: Run) -> dict[str, Path]:
-    """The models of all, and of the stage that they begin with, as folders that the node takes."""
-    made = {"after block removal and L_KD": chain.export_stage(run, "unet", graph=False)}
+    """The models of all, and what they begin with, as folders that the node takes."""
+    before = run.folder / FOLDER / "before"
+    export(stepping.blank(run), before, styles=run.settings.styles, graph=False)
+    made = {"before": before}
     words = {
         "score": "score distillation without feature matching",
         "matching": "feature matching without score distillation",
@@ -77,15 +80,13 @@ def settings_of(settings: Small, name: str) -> Small:
         raise ValueError("the configuration has no section 'ablation', which says how long")
     own = {"steps", "matching_share"}
     common = ablation.model_dump(include=set(Ablation.model_fields) - own)
-    # Two networks that follow each other run away at the rates that feature matching takes.
-    rates = {"rate", "rates", "warm_up"}
     first = round(ablation.steps * ablation.matching_share)
     of_warmup = ablation.steps if name == "matching" else first
     of_score = ablation.steps if name == "score" else ablation.steps - first
-    warmup = WarmUp(**common, steps=of_warmup, start="unet", matching=1.0, paired=0.0)
-    score = settings.score.model_dump()
-    score |= {key: value for key, value in common.items() if key not in rates}
+    matching = {key: value for key, value in common.items() if key != "rates"}
+    warmup = WarmUp(**matching, steps=of_warmup, start="nothing", matching=1.0, paired=0.0)
+    score = settings.score.model_dump() | common
     score |= {"steps": of_score, "start": "warmup", "paired": 0.0}
     if name == "score":
-        score |= {"start": "unet", "matching": (0.0, 0.0)}
+        score |= {"start": "nothing", "matching": (0.0, 0.0)}
     return settings.model_copy(update={"warmup": warmup, "score": Score(**score)})

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 from nodes.sdxs.distill import curves
 from nodes.sdxs.distill.export import export
 from nodes.sdxs.distill.loop import CURVE
@@ -42,8 +40,6 @@ def run_stage(run: Run, name: str) -> bool:
         raise ValueError(f"no stage {name!r}; the stages are {', '.join(STAGES)}")
     if run.finished(name):
         return False
-    # New layers are the same whether the stages run one by one or in one process.
-    torch.manual_seed(run.settings.seed)
     FUNCTIONS[name](run)
     curves.plot(run.folder / name / CURVE, run.folder / name / "curve.png")
     return True

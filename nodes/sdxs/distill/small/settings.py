@@ -69,7 +69,8 @@ class WarmUp(Paired):
     """The feature-matching warm-up.
 
     Attributes:
-        start: Whose weights it begins with: the `unet` stage's or the `draft`'s.
+        start: Whose weights it begins with: the `unet` stage's or the `draft`'s; `nothing` leaves
+            the draft's encoder and decoder alone, and its U-Net has learnt nothing.
         matching: The weight of L_FM (10).
         matched: Pictures of each batch that the teacher samples for.
         teacher_steps: Of the straightened teacher.
@@ -77,7 +78,7 @@ class WarmUp(Paired):
             training in small has; 0 leaves it out.
     """
 
-    start: Literal["unet", "draft"] = "unet"
+    start: Literal["unet", "draft", "nothing"] = "unet"
     matching: Weight = 1.0
     matched: Positive = 4
     teacher_steps: Positive = 4
@@ -96,7 +97,7 @@ class Score(Paired):
         matched: As in the warm-up.
         teacher_steps: As in the warm-up.
         paired: As in the warm-up.
-        start: `warmup`, or `unet` or `draft` to do without it.
+        start: `warmup`, or one of the warm-up's to do without it.
     """
 
     alpha: tuple[Alpha, Alpha] = (0.95, 0.3)
@@ -107,7 +108,7 @@ class Score(Paired):
     matched: Positive = 4
     teacher_steps: Positive = 4
     paired: Weight = 1.0
-    start: Literal["warmup", "unet", "draft"] = "warmup"
+    start: Literal["warmup", "unet", "draft", "nothing"] = "warmup"
 
 
 class Polish(Paired):

@@ -18,6 +18,7 @@ from nodes.sdxs.distill.removal import Listening, outlets
 from nodes.sdxs.distill.small.conditioned import Conditioned, one_step
 from nodes.sdxs.distill.small.latents import Autoencoder
 from nodes.sdxs.distill.small.making import draw, painter
+from nodes.sdxs.distill.small.networks import initialise
 from nodes.sdxs.distill.small.run import Batch, Run
 from nodes.sdxs.network import Network, channels_last, squash
 
@@ -66,9 +67,24 @@ def start(run: Run, name: str) -> Network:
     """The student that a stage begins with."""
     if name == "unet":
         return one_step(run.autoencoder().draft, run.small_unet())
-    if name == "draft":
-        return run.student("draft")
+    if name == "nothing":
+        return blank(run)
     return run.student(name)
+
+
+def blank(run: Run) -> Network:
+    """The draft's encoder and decoder, with a U-Net and tokens that have learnt nothing.
+
+    Whoever asks gets the same ones.
+    """
+    network = run.student("draft")
+    torch.manual_seed(run.settings.seed)
+    fresh = Network(len(run.settings.styles), finish=run.settings.finish)
+    initialise(fresh)
+    network.unet.load_state_dict(fresh.unet.state_dict())
+    with torch.no_grad():
+        network.tokens.copy_(fresh.tokens)
+    return channels_last(network)
 
 
 def warmup(run: Run) -> None:
