@@ -233,6 +233,8 @@ def test_an_interrupted_training_says_how_it_goes_on(teacher: Path, tmp_path: Pa
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stderr=subprocess.PIPE,
         text=True,
+        # What runs in a shell's background ignores interrupts, and so would this.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:
         assert process.stderr is not None
         for line in process.stderr:
