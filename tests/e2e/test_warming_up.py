@@ -214,7 +214,7 @@ def test_a_model_that_cannot_be_loaded_after_all_ends_the_run_with_its_sentence(
     report = show.run(act, model=str(model))
     (error,) = report.errors
     assert error.startswith(f"style: the model {model} cannot be loaded: ")
-    assert error.endswith("for 6 styles")
+    assert error.endswith("for 7 styles")
     assert report.exit_status == 2
     assert report.nodes["style"].restarts == 0
     assert all(one.raw and one.passed for one in show.shown())

@@ -201,7 +201,7 @@ def test_what_loading_finds_out_is_the_nodes_error(tmp_path: Path) -> None:
         node.gate.set()
         with pytest.raises(streamer.NodeError, match="could not be loaded"):
             asked.result(60)
-    said = r"the model .* cannot be loaded: .* holds tokens of shape .* for 6 styles"
+    said = r"the model .* cannot be loaded: .* holds tokens of shape .* for 7 styles"
     with pytest.raises(streamer.ParameterError, match=said):
         context.calls[0]()
     with pytest.raises(streamer.ParameterError, match=said):

@@ -22,6 +22,7 @@ from nodes.sdxs.distill.settings import Stage, load
 from nodes.sdxs.distill.small import ablation, chain, networks
 from nodes.sdxs.distill.small.run import STAGES, Run
 from nodes.sdxs.distill.small.settings import Small
+from nodes.sdxs.network import FILE as WEIGHTS
 from nodes.sdxs.network import NOISE_CHANNELS, Network
 
 
@@ -128,18 +129,26 @@ def test_the_ablation_trains_three_students_alike(finished: tuple[Path, str]) ->
     done = distill(*words)
     assert done.returncode == 0, done.stderr
     found = rows(done.stdout)
-    without, start = found["score distillation without feature matching"], "after block removal"
-    assert {name.split(" and ")[0] for name in found} >= {start, "both", "teacher, 16 steps"}
-    assert without != found["feature matching without score distillation"] != found["both"]
+    assert set(found) >= {
+        "before",
+        "score distillation without feature matching",
+        "feature matching without score distillation",
+        "both",
+        "teacher, 16 steps",
+    }
     settings = load("smoke", Small)
     assert settings.ablation is not None
+    weights = {(folder / ablation.FOLDER / "before" / "unet" / WEIGHTS).read_bytes()}
     for name, stages in ablation.VARIANTS.items():
+        place = folder / ablation.FOLDER / name / stages[-1] / chain.MODEL
+        weights.add((place / "unet" / WEIGHTS).read_bytes())
         made = [read(folder / ablation.FOLDER / name / stage / FILE)[1] for stage in stages]
         assert sum(made) == settings.ablation.steps
         one = ablation.settings_of(settings, name)
         assert one.warmup.paired == one.score.paired == 0
-        assert one.score.rates == settings.score.rates
+        assert (one.warmup.start if name != "score" else one.score.start) == "nothing"
         assert (one.score.matching == (0, 0)) == (name == "score")
+    assert len(weights) == 4
 
 
 @pytest.mark.parametrize(
