@@ -8,7 +8,7 @@ BK-SDM (Kim et al., 2023).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,16 +100,7 @@ def inherit(student: nn.Module, teacher: Mapping[str, Tensor], *, layers: int) -
         teacher: The teacher's tensors by name.
         layers: `layers_per_block` of the teacher.
     """
-    taken, new = [], []
-    with torch.no_grad():
-        for name, tensor in student.state_dict().items():
-            source = teacher.get(teacher_name(name, layers=layers))
-            if source is not None and source.shape == tensor.shape:
-                tensor.copy_(source)
-                taken.append(name)
-            else:
-                new.append(name)
-    return Inheritance(tuple(taken), (), tuple(new))
+    return _copied(student, teacher, lambda name: teacher_name(name, layers=layers))
 
 
 def inherit_control(small: Any, original: Mapping[str, Tensor], *, layers: int) -> Inheritance:
@@ -125,12 +116,18 @@ def inherit_control(small: Any, original: Mapping[str, Tensor], *, layers: int) 
         original: The original's tensors by name.
         layers: `layers_per_block` of the original.
     """
-    own = small.state_dict()
     mine = int(small.config.layers_per_block)
+    return _copied(small, original, lambda name: _outlet_name(name, mine=mine, layers=layers))
+
+
+def _copied(
+    small: nn.Module, large: Mapping[str, Tensor], named: Callable[[str], str]
+) -> Inheritance:
+    """Copies each tensor that the large network has, in the same shape, under the name given."""
     taken, new = [], []
     with torch.no_grad():
-        for name, tensor in own.items():
-            source = original.get(_outlet_name(name, mine=mine, layers=layers))
+        for name, tensor in small.state_dict().items():
+            source = large.get(named(name))
             if source is not None and source.shape == tensor.shape:
                 tensor.copy_(source)
                 taken.append(name)

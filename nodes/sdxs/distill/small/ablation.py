@@ -15,7 +15,7 @@ from nodes.sdxs.distill.small.run import Run
 from nodes.sdxs.distill.small.settings import Ablation, Score, Small, WarmUp
 
 FOLDER: Final = "ablation"
-GIVEN: Final = ("data", "draft", "autoencoder", "teacher", "unet")
+GIVEN: Final = ("data", "draft", "autoencoder", "teacher")
 """What all of them share."""
 
 VARIANTS: Final[dict[str, tuple[str, ...]]] = {
