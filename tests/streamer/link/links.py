@@ -10,6 +10,7 @@ import json
 import os
 import random
 import sys
+import threading
 import time
 from collections.abc import Callable
 from fractions import Fraction
@@ -110,8 +111,15 @@ def fill(slot: Slot, value: int) -> None:
 
 def publish(out: Outlet, seq: int, *, scale: int = 1) -> bool:
     """Publishes a picture whose bytes all hold the low byte of its number."""
-    slot = out.allocate(SIZE * scale * scale)
-    assert slot is not None
+    until = time.monotonic() + DEADLINE
+
+    def too_late() -> bool:
+        # The outlet may wait for a consumer in this very thread, whose GPU is not done yet.
+        send_late()
+        return time.monotonic() > until
+
+    slot = out.allocate(SIZE * scale * scale, cancelled=too_late)
+    assert slot is not None, "no room was made"
     fill(slot, seq % 256)
     return out.publish(slot, header(seq, width=WIDTH * scale, height=HEIGHT * scale))
 
@@ -127,13 +135,18 @@ def next_of(source: Inlet, out: Outlet | None = None) -> Received | Packet | End
     return arrival
 
 
+def send_late() -> None:
+    """Gives back frames that a GPU has done with, for the inlets of this thread."""
+    for source in opened:
+        if isinstance(source, Inlet) and source._owner == threading.get_ident():
+            source._send_late()
+
+
 def settled(out: Outlet, holds: Callable[[], bool]) -> bool:
     """Serves an outlet until something holds."""
     until = time.monotonic() + DEADLINE
     while not holds() and time.monotonic() < until:
-        for source in opened:
-            if isinstance(source, Inlet):
-                source._send_late()  # of frames that a GPU has done with
+        send_late()
         out.service()
         time.sleep(0.0005)
     return holds()
