@@ -25,7 +25,7 @@ from links import (
     settled,
 )
 
-from streamer.errors import SlabError
+from streamer.errors import FrameError, SlabError
 from streamer.link import wire
 from streamer.link.inlet import END, Received
 from streamer.link.outlet import Consumer, Outlet
@@ -162,19 +162,27 @@ def ended(producer: subprocess.Popen[str]) -> None:
 
 
 def test_pictures_of_a_producer_killed_after_its_memory_was_attached_are_read(
-    context: zmq.Context[Any], endpoint: str
+    context: zmq.Context[Any], endpoint: str, memory: str
 ) -> None:
     producer = start_producer(endpoint)
     source = inlet(context, endpoint, window=4)
     first = next_of(source)
     ended(producer)
     source.producer_gone()  # what it has sent still comes, then the end
-    seqs = []
+    seqs, unfinished = [], []
     arrival: Any = first
     while isinstance(arrival, Received):
         with arrival.frame as frame:
-            assert (frame.numpy() == frame.seq).all()
-            seqs.append(frame.seq)
+            try:
+                whole = (frame.numpy() == frame.seq).all()
+            except FrameError:
+                # Its GPU may not have come to it: that is said, not shown.
+                assert memory == "cuda"
+                unfinished.append(frame.seq)
+            else:
+                assert whole
+                assert not unfinished
+                seqs.append(frame.seq)
         arrival = next_of(source)
     assert arrival is END
     assert seqs == [0, 1, 2][: len(seqs)]  # the last ones may not have left the dying process
