@@ -87,7 +87,7 @@ def test_the_gpu_draws_what_the_cpu_does(real_gpu, kind, format, up):
     frame = made_of(waves(96, 64), format, COLOUR)
     expected, _ = drawn(SoloContext(), frame.hold(), kind=kind)
     there = frame_on(real_gpu, frame, filled=True) if up else frame
-    there._lease.real_gpu = real_gpu
+    there._lease.device = real_gpu
     pixels, memory = drawn(OnGpu(real_gpu), there, kind=kind)
     assert memory == "cuda"
     assert (np.abs(pixels.astype(int) - expected) > 1).mean() < 0.01
