@@ -19,6 +19,11 @@ _IPC_EVENTS: Final = 125  # cudaDevAttrIpcEventSupport
 _INTEGRATED: Final = 18  # cudaDevAttrIntegrated
 _PORTABLE: Final = 1  # cudaHostRegisterPortable
 
+# Streams of threads, which are never destroyed: torch's allocator, and whoever has painted on one,
+# name it long after its thread has ended, and drivers crash on one that is gone. Torch keeps its
+# own for ever, too.
+_streams: Final[list[Any]] = []
+
 
 class CudaDevice:
     """See `streamer.gpu.device.Device`.
@@ -100,9 +105,10 @@ class CudaDevice:
             self.calls["streamCreate"] += 1
             mine = self._cupy.cuda.Stream(non_blocking=True)
             self._threads.stream = mine
+            _streams.append(mine)
         # Whoever made another one current has ended that by now, or is told the right one.
         mine.use()
-        torch = sys.modules.get("torch")
+        torch = _torch()
         if torch is not None and torch.cuda.is_available():
             external = getattr(self._threads, "torch_stream", None)
             if external is None:
@@ -264,6 +270,13 @@ class CudaDevice:
 
     def __repr__(self) -> str:
         return f"<CudaDevice {self.ordinal} {self.name} {self.uuid}>"
+
+
+def _torch() -> Any:
+    """torch, if it has been imported; None also while another thread is about it: half is there."""
+    torch = sys.modules.get("torch")
+    about = getattr(torch, "__spec__", None)
+    return None if getattr(about, "_initializing", False) else torch
 
 
 def _why_not(error: ImportError) -> str:

@@ -6,7 +6,11 @@ a real one by the tests of links (`-m gpu`).
 
 from __future__ import annotations
 
+import gc
+import importlib
 import sys
+import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -120,6 +124,58 @@ def test_a_stream_is_current_again_after_work_on_another_device(cupy: Cupy) -> N
     cupy.current = 0
     assert device.stream() == 77
     assert cupy.made_on == [("use", 1), ("use", 1)]
+
+
+def test_a_torch_that_another_thread_is_importing_is_left_alone(
+    cupy: Cupy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A model is loaded beside pictures that pass: what torch has by then is a part of it."""
+    begun, goes_on, asked = threading.Event(), threading.Event(), list[int]()
+    monkeypatch.setattr(sys, "_seen_by_test", (begun, goes_on, asked), raising=False)
+    lines = ["import sys", "begun, goes_on, asked = sys._seen_by_test"]
+    lines += ["begun.set()", "goes_on.wait(60)"]
+    lines += ["class cuda:", "    is_available = lambda: asked.append(1)"]
+    (tmp_path / "torch.py").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(sys.modules, "torch", None)  # whatever is there is there again afterwards
+    del sys.modules["torch"]
+    device = CudaDevice(0)
+    loading = threading.Thread(target=lambda: importlib.import_module("torch"))
+    loading.start()
+    try:
+        assert begun.wait(60)
+        assert "torch" in sys.modules
+        assert device.stream() == 77
+        assert not asked
+    finally:
+        goes_on.set()
+        loading.join()
+    device.stream()
+    assert asked
+
+
+def test_a_stream_outlives_its_thread_and_its_device(cupy: Cupy) -> None:
+    """Others know it by its number, torch's allocator for one, and use it when they let go."""
+
+    class Stream:
+        ptr = 77
+
+        def use(self) -> None:
+            pass
+
+    made: list[weakref.ref[Stream]] = []
+
+    def make(**_: Any) -> Stream:
+        stream = Stream()
+        made.append(weakref.ref(stream))
+        return stream
+
+    cupy.cuda.Stream = make
+    thread = threading.Thread(target=CudaDevice(0).stream)
+    thread.start()
+    thread.join()
+    gc.collect()
+    assert [stream() is not None for stream in made] == [True]
 
 
 @pytest.mark.parametrize("short", [UUID, UUID[:5], b"", UUID + b"luid"], ids=len)
