@@ -211,7 +211,8 @@ class CheckpointOneStep(OneStep):
         """
         embedding = self._prompts.embed(prompt, blend=self._blend)
         if self.network.device.type == "cuda":
-            # Computed on this thread's stream, and used on that of the pictures.
+            # Computed on this thread's stream, and used on that of the pictures: another one even
+            # in their own thread, where frames bring theirs with the first of them.
             torch.cuda.current_stream(self.network.device).synchronize()
         return embedding
 
@@ -310,7 +311,7 @@ class CheckpointOneStep(OneStep):
         )
 
     def _take_prompt(self, prompt: str) -> None:
-        self._prompted = Prompted(self._prompts.embed(prompt, blend=self._blend))
+        self._prompted = Prompted(self.embed(prompt))
 
     def _embedded(self) -> Prompted:
         return self._prompted

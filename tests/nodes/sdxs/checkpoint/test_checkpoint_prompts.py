@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -178,6 +179,20 @@ def test_releasing_changes_no_picture(text_encoder: str) -> None:
         one.release_text_encoder()
         one.prompt = "a forest | a castle"
     assert torch.equal(engine.latents(64, 64), kept.latents(64, 64))
+
+
+def test_what_a_prompt_comes_to_is_there_before_another_stream_reads_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A node takes its first prompt on torch's own stream, and paints on that of its frames."""
+    engine = OneStep.load("random:tiny")
+    assert isinstance(engine, CheckpointOneStep)
+    waits: list[str] = []
+    stream = SimpleNamespace(synchronize=lambda: waits.append("waited"))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
+    engine.network.device = torch.device("cuda:0")
+    engine.prompt = "a castle"
+    assert waits == ["waited"]
 
 
 def test_memory_is_short_where_the_encoder_would_take_much_of_it() -> None:
