@@ -19,7 +19,7 @@ from streamer.errors import StreamerError
 
 _BUDGET: Final = 530.0
 """seconds that all of it may take: under nine minutes"""
-_TESTS: Final = 180.0
+_TESTS: Final = 240.0
 """seconds of those for tests, where goals are measured after them"""
 _TESTS_NAME: Final = "tests"
 
@@ -54,17 +54,40 @@ def main(words: Sequence[str] | None = None) -> int:
             from streamer.gpu import simulated
 
             os.environ[gpu.SIMULATED] = str(simulated.make(Path(folder) / "gpu"))
+        logs = Path(folder) if told.logs is None else told.logs
+        logs.mkdir(parents=True, exist_ok=True)
         about = machine.describe(fake=told.fake)
         for name, text in about.items():
             print(f"{name:<9}{text}", flush=True)
         tested = None
         if not told.only or _TESTS_NAME in told.only:
             seconds = _TESTS if groups else began + _BUDGET - time.monotonic()
-            tested = selftests.run(fake=told.fake, seconds=seconds)
+            tested = selftests.run(fake=told.fake, seconds=seconds, log=logs / "tests.log")
             print(f"tests    {tested.said}", flush=True)
             if not tested.passed:
                 print(tested.output)
-        rows = _measure(groups, Conditions(told.fake, Path(folder)), until=began + _BUDGET)
+        rows: list[Row] = []
+
+        def done(row: Row) -> None:
+            print(f"{row.name:<22} {row.verdict}: {row.measured} ({row.took:.0f} s)", flush=True)
+            rows.append(row)
+            save()
+
+        def save() -> None:
+            """Writes what is known by now: whoever runs this may end it before its end."""
+            if told.json is not None:
+                result: dict[str, Any] = {
+                    **about,
+                    "tests": None if tested is None else tested.said,
+                    "seconds": round(time.monotonic() - began, 1),
+                    "goals": [row.to_dict() for row in rows],
+                }
+                told.json.write_text(json.dumps(result, indent=2) + "\n")
+
+        save()
+        conditions = Conditions(told.fake, Path(folder))
+        for name, goals in groups.items():
+            measuring.measure(name, goals, conditions, until=began + _BUDGET, done=done, logs=logs)
         wrong = simulated.violations(Path(folder) / "gpu") if told.fake else []
     print()
     print_table(rows)
@@ -72,14 +95,6 @@ def main(words: Sequence[str] | None = None) -> int:
     print(f"\ntook {took:.0f} s")
     for line in wrong:
         print(f"wrong on the simulated GPU: {line}", file=sys.stderr)
-    if told.json is not None:
-        result: dict[str, Any] = {
-            **about,
-            "tests": None if tested is None else tested.said,
-            "seconds": round(took, 1),
-            "goals": [row.to_dict() for row in rows],
-        }
-        told.json.write_text(json.dumps(result, indent=2) + "\n")
     bad = [row for row in rows if row.verdict in ("missed", "failed")]
     return 1 if bad or wrong or not (tested is None or tested.passed) else 0
 
@@ -108,6 +123,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--list", action="store_true", help="print the names of the goals")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    parser.add_argument(
+        "--logs", type=Path, metavar="DIR", help="keep there what tests and goals say"
+    )
     return parser
 
 
@@ -122,18 +140,6 @@ def _chosen(
             raise StreamerError(f"--only {name}: no such goal; known are {', '.join(known)}")
     chosen = {key: [g for g in goals if g.name in only] for key, goals in groups.items()}
     return {key: goals for key, goals in chosen.items() if goals}
-
-
-def _measure(
-    groups: dict[str, Sequence[Goal]], conditions: Conditions, *, until: float
-) -> list[Row]:
-    def say(row: Row) -> None:
-        print(f"{row.name:<22} {row.verdict}: {row.measured} ({row.took:.0f} s)", flush=True)
-
-    rows: list[Row] = []
-    for name, goals in groups.items():
-        rows += measuring.measure(name, goals, conditions, until=until, done=say)
-    return rows
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ are measured in one process, in their order, so that they may share what is cost
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -133,6 +134,7 @@ def judge(goal: Goal, conditions: Conditions) -> Row:
     except NotAvailable as error:
         text, verdict = str(error), "not available"
     except Exception as error:  # one goal that cannot be measured does not hide the others
+        traceback.print_exc()  # for the log of whoever has to mend it
         text, verdict = f"{type(error).__name__}: {error}", "failed"
     else:
         text, figures = outcome.text, outcome.figures

@@ -31,6 +31,7 @@ def measure(
     *,
     until: float,
     done: Callable[[Row], None] = lambda row: None,
+    logs: Path | None = None,
 ) -> list[Row]:
     """Measures goals of one entry point, in processes of their own.
 
@@ -41,35 +42,41 @@ def measure(
         until: time of `time.monotonic` at which all must have ended; what has not been measured
             by then has failed.
         done: told of each row.
+        logs: folder for what the processes say; that of the conditions by default.
 
     Returns:
         One row for each goal, in their order.
     """
     rows: list[Row] = []
+    log = (logs or conditions.folder) / f"{group}.log"
+    log.write_bytes(b"")
     while len(rows) < len(goals):
         left = goals[len(rows) :]
-        for row in _some(group, left, conditions, until):
+        for row in _some(group, left, conditions, until, log):
             rows.append(row)
             done(row)
     return rows
 
 
-def _some(group: str, goals: Sequence[Goal], conditions: Conditions, until: float) -> Iterator[Row]:
+def _some(
+    group: str, goals: Sequence[Goal], conditions: Conditions, until: float, log: Path
+) -> Iterator[Row]:
     """Rows of the first goals, at least of one: until their process has to be ended."""
     if time.monotonic() >= until:
         yield from (_failed(goal, "no time was left for it") for goal in goals)
         return
-    path, log = conditions.folder / f"{group}.rows", conditions.folder / f"{group}.log"
+    path, said_before = conditions.folder / f"{group}.rows", log.stat().st_size
     path.unlink(missing_ok=True)
     path.touch()
-    with log.open("wb") as output, path.open() as rows:
+    with log.open("ab") as output, path.open() as rows:
         process = _start(group, goals, conditions, path, output)
         try:
             for goal in goals:
                 latest = min(until, time.monotonic() + goal.seconds)
                 line = _next_line(rows, process, latest)
                 if line is None:
-                    yield _failed(goal, _why(process, goal, log, until))
+                    said = log.read_bytes()[said_before:].decode(errors="replace")
+                    yield _failed(goal, _why(process, goal, said, until))
                     return
                 yield Row(**json.loads(line))
         finally:
@@ -104,14 +111,14 @@ def _next_line(rows: TextIO, process: subprocess.Popen[bytes], latest: float) ->
         time.sleep(_POLL)
 
 
-def _why(process: subprocess.Popen[bytes], goal: Goal, log: Path, until: float) -> str:
+def _why(process: subprocess.Popen[bytes], goal: Goal, said: str, until: float) -> str:
     status = process.poll()
     if status is None:
         if time.monotonic() > until:
             return "not done when the time for all goals was over"
         return f"not done within its {goal.seconds:g} s"
-    said = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
-    return f"its process ended with {status}: {said[-1][:300]}"
+    lines = said.strip().splitlines() or ["it said nothing"]
+    return f"its process ended with {status}: {lines[-1][:300]}"
 
 
 def _failed(goal: Goal, why: str) -> Row:

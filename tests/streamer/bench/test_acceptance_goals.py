@@ -36,6 +36,9 @@ def die(conditions):
     print("the driver is unhappy", flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 
+def wrong(conditions):
+    raise KeyError("kernel")
+
 def child(conditions):
     import subprocess
     started = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
@@ -45,7 +48,7 @@ def child(conditions):
 def goal(name, seconds=60.0):
     return Goal(name=name, text=f"goal {name}", seconds=seconds, measure=globals()[name])
 
-GOALS = (goal("good"), goal("hang", 0.5), goal("die"), goal("child", 4.0))
+GOALS = (goal("good"), goal("hang", 0.5), goal("die"), goal("child", 4.0), goal("wrong"))
 TWICE = (goal("good"),)
 """
 
@@ -80,7 +83,7 @@ def test_goals_come_by_entry_points_those_of_links_first(made: Path) -> None:
     assert first == "link"
     assert others == sorted(others)
     assert {"link", "graph", "model", "made"} <= set(groups)
-    assert [goal.name for goal in groups["made"]] == ["good", "hang", "die", "child"]
+    assert [goal.name for goal in groups["made"]] == ["good", "hang", "die", "child", "wrong"]
 
 
 def test_two_goals_of_one_name_are_refused(made: Path) -> None:
@@ -137,7 +140,7 @@ def test_what_is_not_there_and_what_goes_wrong_are_told_apart(conditions: Condit
 def test_a_goal_that_hangs_or_dies_costs_its_own_row_alone(
     made: Path, conditions: Conditions
 ) -> None:
-    first, hang, die, _ = collect()["made"]
+    first, hang, die, *_ = collect()["made"]
     told: list[Row] = []
     last = Goal(name="good", text="again", seconds=60, measure=first.measure)
     rows = measuring.measure("made", [hang, die, last], conditions, until=soon(), done=told.append)
@@ -148,6 +151,20 @@ def test_a_goal_that_hangs_or_dies_costs_its_own_row_alone(
     assert rows[0].measured == "not done within its 0.5 s"
     assert rows[1].measured == "its process ended with -9: the driver is unhappy"
     assert rows[2].measured == "all is well"
+
+
+def test_what_processes_say_is_kept_with_the_stack_of_what_fails(
+    made: Path, conditions: Conditions, tmp_path: Path
+) -> None:
+    good, _, die, _, wrong = collect()["made"]
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    rows = measuring.measure("made", [die, wrong, good], conditions, until=soon(), logs=logs)
+    assert [row.verdict for row in rows] == ["failed", "failed", "reached"]
+    assert rows[1].measured == "KeyError: 'kernel'"
+    said = (logs / "made.log").read_text()
+    for part in ("the driver is unhappy", 'in wrong\n    raise KeyError("kernel")', "in between"):
+        assert part in said
 
 
 def test_goals_of_one_entry_point_share_a_process(made: Path, conditions: Conditions) -> None:

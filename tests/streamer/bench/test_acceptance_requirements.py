@@ -154,7 +154,7 @@ def test_tests_are_run_and_their_outcome_is_told(
     assert done.passed is passed
     assert done.said.startswith(said)
     assert passed or "sleep" in body or "assert 1 == 2" in done.output
-    assert "test_it.py::test_it" in done.output  # the one that hangs, too
+    assert passed or "test_it.py::test_it" in done.output  # the one that hangs, too
 
 
 def test_a_file_that_cannot_be_imported_keeps_no_other_from_being_run(
@@ -167,3 +167,29 @@ def test_a_file_that_cannot_be_imported_keeps_no_other_from_being_run(
     assert not done.passed
     assert done.said.startswith("1 passed, 1 error")
     assert "not_installed_here" in done.output
+
+
+def test_files_are_run_in_processes_of_their_own_those_of_the_engine_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bodies = {
+        "nodes/test_a.py": "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
+        "nodes/test_b.py": "assert 3 == 4",
+        "streamer/test_c.py": "print('first of all')",
+    }
+    marked = "import pytest\npytestmark = pytest.mark." + "gpu\n"
+    for name, body in bodies.items():
+        path = tmp_path / "tests" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{marked}def test_it():\n    {body}\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = gpu: one\naddopts = -s\n")
+    monkeypatch.setattr(selftests, "ROOT", tmp_path)
+    log = tmp_path / "tests.log"
+    done = selftests.run(fake=False, seconds=300.0, log=log)
+    assert not done.passed
+    died = tmp_path / "tests" / "nodes" / "test_a.py"
+    assert done.said.startswith(f"the process of {died} ended with -9; 1 passed, 1 failed in ")
+    assert "assert 3 == 4" in done.output
+    assert "first of all" not in done.output  # where nothing failed
+    said = log.read_text()
+    assert said.index("first of all") < said.index("test_a.py::test_it") < said.index("3 == 4")

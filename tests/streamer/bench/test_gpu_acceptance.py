@@ -132,7 +132,7 @@ def test_a_link_that_cannot_be_measured_has_failed_and_says_why(
 def test_tests_alone_have_all_the_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[float] = []
 
-    def run(*, fake: bool, seconds: float) -> selftests.Tested:
+    def run(*, fake: bool, seconds: float, log: Path) -> selftests.Tested:
         given.append(seconds)
         return selftests.Tested(fake, "1 passed", "")
 
