@@ -92,7 +92,7 @@ def bench(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Be
     monkeypatch.setattr(pool, "QUARANTINE", 0.2)
     monkeypatch.setattr(probe, "_answers", {})
     if request.param == "real":
-        return Bench(request.getfixturevalue("real_gpu"), None, pause=30.0, left=16 << 20)
+        return Bench(request.getfixturevalue("real_gpu"), None, pause=8.0, left=16 << 20)
     folder = request.getfixturevalue("simulated_gpu")
     simulated.change(folder, memory=256 << 20)
     return Bench(gpu.device(0), folder, pause=2.0, left=0)
