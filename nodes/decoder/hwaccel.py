@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 HARDWARE: Final = "cuda"
 """FFmpeg's name of the pixel format of pictures in a GPU's memory"""
+_DECODER: Final = "libnvcuvid.so.1"
+"""the driver's library that FFmpeg decodes by"""
 
 
 class Acceleration:
@@ -110,4 +113,13 @@ def _refusal(device: Device) -> str:
         _settings(device, required=True).create(Codec("h264", "r"))
     except (FFmpegError, NotImplementedError, ValueError) as error:
         return f"CUDA does not open for FFmpeg ({getattr(error, 'strerror', None) or error})"
+    # FFmpeg looks for it with the first picture only. Containers are given the driver without it,
+    # unless they ask for it.
+    try:
+        ctypes.CDLL(_DECODER)
+    except OSError:
+        return (
+            f"the driver's {_DECODER} is not here (for a container, NVIDIA_DRIVER_CAPABILITIES "
+            "must name video)"
+        )
     return ""

@@ -159,20 +159,48 @@ def test_a_missing_driver_is_a_reason_and_no_traceback(tmp_path, monkeypatch):
     assert refusal.startswith("CUDA does not open for FFmpeg (")
 
 
+def test_a_driver_without_its_decoder_is_a_reason(monkeypatch):
+    """As in a container that was not given it: FFmpeg itself opens, and fails with a picture."""
+    from types import SimpleNamespace
+
+    from nodes.decoder import hwaccel
+    from streamer import gpu
+
+    monkeypatch.delenv(gpu.SIMULATED, raising=False)
+    opens = SimpleNamespace(create=lambda codec: None)
+    monkeypatch.setattr(hwaccel, "_settings", lambda device, required: opens)
+    monkeypatch.setattr(hwaccel, "_DECODER", "libnosuchdecoder.so.1")
+    device = SimpleNamespace(ordinal=0)
+    assert hwaccel._refusal(device) == (  # type: ignore[arg-type]
+        "the driver's libnosuchdecoder.so.1 is not here (for a container, "
+        "NVIDIA_DRIVER_CAPABILITIES must name video)"
+    )
+
+
+@pytest.fixture
+def decoding_gpu(real_gpu):
+    """A GPU that decodes."""
+    from nodes.decoder import hwaccel
+
+    if refusal := hwaccel._refusal(real_gpu):
+        pytest.skip(f"needs a GPU that decodes: {refusal}")
+    return real_gpu
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("wanted", ["nv12", "yuv420p", "rgb24", "gray"])
 @pytest.mark.parametrize(
     ("codec", "form"), [("libx264", "yuv420p"), ("libx265", "yuv420p"), ("libx265", "yuv420p10le")]
 )
 def test_the_gpus_decoder_gives_what_the_cpu_does(
-    tmp_path, real_gpu, monkeypatch, codec, form, wanted
+    tmp_path, decoding_gpu, monkeypatch, codec, form, wanted
 ):
     path = clip(tmp_path / "clip.mp4", size=(320, 240), codec=codec, form=form, count=30)
-    context = OnGpu(real_gpu, wanted=(wanted,))
-    before = real_gpu.copied[Copy.TO_DEVICE]
+    context = OnGpu(decoding_gpu, wanted=(wanted,))
+    before = decoding_gpu.copied[Copy.TO_DEVICE]
     on_gpu = played(path, context, hwaccel="cuda")
     assert context.counts[Count.HARDWARE] == 30
-    assert real_gpu.copied[Copy.TO_DEVICE] == before  # nothing goes up
+    assert decoding_gpu.copied[Copy.TO_DEVICE] == before  # nothing goes up
     on_cpu = played(path, SoloContext(wanted=(wanted,)))
     for (header, pixels, memory), (expected_header, expected, _) in zip(
         on_gpu, on_cpu, strict=True
@@ -185,10 +213,12 @@ def test_the_gpus_decoder_gives_what_the_cpu_does(
 
 
 @pytest.mark.gpu
-def test_what_the_gpus_decoder_does_not_take_is_an_error_where_it_is_asked_for(tmp_path, real_gpu):
+def test_what_the_gpus_decoder_does_not_take_is_an_error_where_it_is_asked_for(
+    tmp_path, decoding_gpu
+):
     path = clip(tmp_path / "clip.mkv", codec="ffv1")
     with pytest.raises(SourceError, match="the GPU decodes none of its codecs"):
-        solo(Decoder, context=OnGpu(real_gpu), url=str(path), hwaccel="cuda")
-    context = OnGpu(real_gpu, wanted=("yuv420p",))
+        solo(Decoder, context=OnGpu(decoding_gpu), url=str(path), hwaccel="cuda")
+    context = OnGpu(decoding_gpu, wanted=("yuv420p",))
     assert len(played(path, context)) == 5
     assert context.counts[Count.HARDWARE] == 0
