@@ -100,6 +100,8 @@ def run(*, fake: bool, seconds: float, log: Path | None = None) -> Tested:
 def _run(words: Sequence[str], file: IO[bytes], seconds: float) -> tuple[int | None, str]:
     """One process of pytest: its exit status, None if it took too long, and what it printed."""
     environment = {key: value for key, value in os.environ.items() if key != gpu.SIMULATED}
+    # No test here needs a plugin, and those that a machine has beside may not fit its pytest.
+    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     # By name, so that one that hangs is the last to be named; a file that cannot be imported, for
     # a package that is not there say, keeps no other from being run.
     command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider"]

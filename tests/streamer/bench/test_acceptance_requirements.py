@@ -169,6 +169,20 @@ def test_a_file_that_cannot_be_imported_keeps_no_other_from_being_run(
     assert "not_installed_here" in done.output
 
 
+def test_plugins_of_the_machine_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "packages" / "broken_plugin-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-plugin\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[pytest11]\nbroken = not_installed_here\n")
+    monkeypatch.setenv("PYTHONPATH", str(info.parent))
+    path = tmp_path / "test_it.py"
+    path.write_text("def test_it():\n    pass\n")
+    monkeypatch.setattr(selftests, "_SIMULATED", (str(path),))
+    assert selftests.run(fake=True, seconds=300.0).passed
+
+
 def test_files_are_run_in_processes_of_their_own_those_of_the_engine_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
