@@ -183,6 +183,7 @@ def evaluate(
     stage: Annotated[list[str] | None, typer.Option(help="Only after these stages.")] = None,
     size: Annotated[int, typer.Option(help="Of the pictures, in pixels.")] = 256,
     grid: Annotated[Path | None, typer.Option(help="Draw the pictures there.")] = None,
+    strips: Annotated[Path | None, typer.Option(help="Draw the last one's blends there.")] = None,
 ) -> None:
     """Compares the students and the teacher on held-out photographs and clips."""
     logging.captureWarnings(True)
@@ -193,7 +194,7 @@ def evaluate(
         from nodes.sdxs.distill.small.settings import Small
 
         run = Run(_folder(config, folder), files.load(config, Small))
-        print(table(run, against=against, stages=stage, size=size, grid=grid))
+        print(table(run, against=against, stages=stage, size=size, grid=grid, strips=strips))
 
 
 @app.command("ablation")

@@ -77,9 +77,16 @@ def _block(job: tuple[int, int, tuple[str, ...], int, float]) -> tuple[int, NDAr
 class Batches:
     """Random crops of random pictures in random styles; never mirrored, for oil has a lit side.
 
-    `shares` says how often each style is drawn, in relation to the others.
+    A blend of two styles is the mean of what their operators make, weighted as the blend is: the
+    picture that lies as far between the two as is asked for.
 
-    One batch is (source, target, style index): float32 NCHW of 0..1 twice, and int64 N.
+    Args:
+        pictures: From `prepare`.
+        shares: How often each style is drawn, in relation to the others.
+        crop: Side of the crops in pixels.
+        batch: How many.
+        blends: What share of them is asked for as a blend of two styles.
+        margin: Pixels at the border that are seldom used.
     """
 
     def __init__(
@@ -89,38 +96,59 @@ class Batches:
         shares: Sequence[float],
         crop: int,
         batch: int,
+        blends: float = 0.0,
         margin: int = 12,
     ) -> None:
         self.pictures = pictures
         self.shares = np.asarray(shares, np.float64) / sum(shares)
         self.crop = crop
         self.batch = batch
+        self.blends = blends
         # The operators mirror the picture at its border, where a crop's neighbours are unknown:
         # border pixels are used, but seldom.
         self.margin = margin
 
     def draw(
         self, rng: np.random.Generator
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
-        """A fresh batch."""
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """A fresh batch.
+
+        Returns:
+            Sources and targets, float32 N3HW of 0..1, and the styles that are asked for: float32
+            N × styles, whose rows add up to 1.
+        """
         count, _, size = self.pictures.shape[:3]
-        sources, targets, styles = [], [], []
-        for _ in range(self.batch):
-            style = int(rng.choice(len(self.shares), p=self.shares))
+        asked = np.zeros((self.batch, len(self.shares)), np.float32)
+        sources, targets = [], []
+        for row in asked:
+            row[:] = self._style(rng)
             edge = 0 if rng.random() < 0.2 else self.margin
             top, left = rng.integers(edge, size - self.crop - edge + 1, 2)
             area = self.pictures[
                 int(rng.integers(count)),
-                [0, 1 + style],
+                :,
                 top : top + self.crop,
                 left : left + self.crop,
             ]
+            known = np.flatnonzero(row)
+            mixed = np.tensordot(row[known], area[1 + known].astype(np.float32), 1)
             sources.append(area[0].transpose(2, 0, 1))
-            targets.append(area[1].transpose(2, 0, 1))
-            styles.append(style)
+            targets.append(mixed.transpose(2, 0, 1))
         scale = np.float32(1 / 255)
         return (
             np.stack(sources).astype(np.float32) * scale,
-            np.stack(targets).astype(np.float32) * scale,
-            np.asarray(styles, np.int64),
+            np.stack(targets) * scale,
+            asked,
         )
+
+    def _style(self, rng: np.random.Generator) -> NDArray[np.float64]:
+        """What one picture is asked for in: a style, or a blend of two with any weights."""
+        styles = len(self.shares)
+        one: NDArray[np.float64] = np.eye(styles)
+        first = int(rng.choice(styles, p=self.shares))
+        if styles == 1 or rng.random() >= self.blends:
+            return np.asarray(one[first])
+        others = np.delete(np.arange(styles), first)
+        second = int(rng.choice(others, p=self.shares[others] / self.shares[others].sum()))
+        weight = rng.random()
+        return np.asarray((1 - weight) * one[first] + weight * one[second])

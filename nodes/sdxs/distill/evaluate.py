@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import isnan, nan
 from pathlib import Path
@@ -10,10 +11,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from nodes.sdxs.distill import scattering
+from nodes.sdxs import vocabulary
+from nodes.sdxs.distill import blends, scattering
+from nodes.sdxs.distill.blends import Bytes, Paint
 from nodes.sdxs.distill.measure import edges, likeness, milliseconds
 from nodes.sdxs.distill.pictures import HELD_OUT, held_out
 from nodes.sdxs.distill.small import ablation, chain
@@ -24,10 +26,6 @@ from nodes.sdxs.network import NOISE_CHANNELS
 from nodes.sdxs.styles import OPERATORS
 from nodes.stability import Steadiness, flicker
 from nodes.stability.measures import noisy_stills
-
-Bytes = NDArray[np.uint8]
-Paint = Callable[[Bytes, str], Bytes]
-"""A picture in a style: uint8 HW3 and the style's name, to uint8 HW3."""
 
 CLIP_FRAMES = 10
 STILLS = 4
@@ -107,7 +105,9 @@ def of_teacher(run: Run, *, steps: int) -> Painter:
         source = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
         shape = (1, NOISE_CHANNELS, picture.shape[0] // 4, picture.shape[1] // 4)
         paper = np.random.default_rng(0).standard_normal(shape, np.float32)
-        made = sample(source, torch.tensor([styles.index(style)]), torch.from_numpy(paper))
+        weights = vocabulary.parse(style, known=styles, model="teacher")
+        shares = torch.tensor([[weights.get(one, 0.0) for one in styles]])
+        made = sample(source, shares, torch.from_numpy(paper))
         shown = (made[0].clamp(0, 1) * 255).round().to(torch.uint8)
         return np.ascontiguousarray(shown.permute(1, 2, 0).numpy())
 
@@ -182,8 +182,9 @@ def table(
     stages: Sequence[str] | None = None,
     size: int = 256,
     grid: Path | None = None,
+    strips: Path | None = None,
 ) -> str:
-    """The comparison as Markdown: means over the styles that all of them know, then each style.
+    """The comparison as Markdown: means over the styles that all know, each style, blends.
 
     Args:
         run: The training.
@@ -191,6 +192,7 @@ def table(
         stages: Students after these stages; all that are finished where left out.
         size: Of the pictures.
         grid: A PNG of the pictures is drawn there.
+        strips: A PNG of the last student's blends is drawn there.
     """
     threads = run.settings.threads
     chosen = stages or [name for name in chain.STUDENTS if run.finished(name)]
@@ -199,7 +201,15 @@ def table(
         place = chain.export_stage(run, name)
         painters.append(of_model(place, f"student after {name}", threads=threads, size=size))
     teacher = of_teacher(run, steps=16) if run.finished("teacher") else None
-    return _compared(run, painters, teacher, size=size, grid=grid)
+    lines = [_compared(run, painters, teacher, size=size, grid=grid)]
+    shared = _shared(run, painters)
+    if len(shared) > 1:
+        judged = {one.name: blends.judge(one.paint, shared, size=size) for one in painters}
+        lines += ["", *(f"Blends by {name}: {words}." for name, words in judged.items())]
+    if strips is not None:
+        pairs = list(itertools.pairwise(painters[-1].styles))
+        blends.draw(painters[-1].paint, pairs, path=strips, size=size)
+    return "\n".join(lines)
 
 
 def ablated(run: Run, *, size: int = 256, grid: Path | None = None) -> str:
@@ -225,7 +235,7 @@ def _compared(
     grid: Path | None,
 ) -> str:
     painters = [*painters, *([] if teacher is None else [teacher])]
-    shared = [style for style in run.settings.styles if style in painters[0].styles]
+    shared = _shared(run, painters)
     lines = [
         f"Held out: {', '.join(HELD_OUT)}, {size} × {size}; means over {', '.join(shared)}.",
         "",
@@ -246,6 +256,11 @@ def _compared(
     if grid is not None:
         draw(painters, run.settings.styles, path=grid, size=size)
     return "\n".join([*lines, *details])
+
+
+def _shared(run: Run, painters: Sequence[Painter]) -> list[str]:
+    """The styles that all of them know."""
+    return [style for style in run.settings.styles if style in painters[0].styles]
 
 
 def draw(painters: Sequence[Painter], styles: Sequence[str], *, path: Path, size: int) -> None:

@@ -22,6 +22,19 @@ the sensor's noise is, which is what keeps a video from flickering.
 """
 
 
+def blended(tokens: Tensor, shares: Tensor) -> Tensor:
+    """The tokens of styles and of blends, as the node mixes them by default: linearly.
+
+    Args:
+        tokens: The table, float styles × TOKENS × TOKEN_WIDTH.
+        shares: Of each style, float N × styles, whose rows add up to 1.
+
+    Returns:
+        float N × TOKENS × TOKEN_WIDTH; gradients go into the table.
+    """
+    return (shares[:, :, None, None] * tokens).sum(1)
+
+
 def grain(noise: Tensor) -> Tensor:
     """The sheet of paper that belongs to a noise: float N1HW, mean 0, deviation about 0.6."""
     if noise.shape[1] != NOISE_CHANNELS:

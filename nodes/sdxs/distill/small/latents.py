@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nodes.sdxs.distill.targets import blended
 from nodes.sdxs.network import FOLD, TIMESTEP, Network, squash
 
 
@@ -50,16 +51,16 @@ class Autoencoder(nn.Module):
         self.encoder = encoder.requires_grad_(True)
 
     @torch.no_grad()
-    def drafted(self, source: Tensor, *, style: Tensor, paper: Tensor) -> Drafted:
+    def drafted(self, source: Tensor, *, shares: Tensor, paper: Tensor) -> Drafted:
         """What the draft makes of sources.
 
         Args:
             source: float N3HW of 0..1.
-            style: int64 N.
+            shares: Of the styles, float N × styles.
             paper: float N × NOISE_CHANNELS × H/4 × W/4.
         """
         shallow, latent = self.draft.encode(source)
-        inputs, tokens = torch.cat([latent, paper], 1), self.draft.tokens[style]
+        inputs, tokens = torch.cat([latent, paper], 1), blended(self.draft.tokens, shares)
         added = self.draft.unet(inputs, TIMESTEP, tokens, return_dict=False)[0]
         painted = self.draft.decode(squash(latent + added), shallow)
         return Drafted(shallow, latent, latent + added, painted)

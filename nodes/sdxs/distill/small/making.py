@@ -15,6 +15,7 @@ from nodes.sdxs.distill.small.conditioned import Conditioned, student_from, teac
 from nodes.sdxs.distill.small.latents import Autoencoder, Drafted
 from nodes.sdxs.distill.small.networks import initialise
 from nodes.sdxs.distill.small.run import Batch, Run
+from nodes.sdxs.distill.targets import blended
 from nodes.sdxs.network import Network, channels_last, squash
 
 
@@ -37,7 +38,7 @@ def draft(run: Run) -> None:
             drawn = batch(step, part)
             with loop.precision():
                 painted = network.paint(
-                    drawn.seen, network.tokens[drawn.style], drawn.paper, drawn.strength
+                    drawn.seen, blended(network.tokens, drawn.shares), drawn.paper, drawn.strength
                 )
             error = pixel_loss(painted.float(), drawn.wanted)
             loop.backward(error)
@@ -66,7 +67,7 @@ def autoencoder(run: Run) -> None:
         for part in loop.parts():
             drawn = batch(step, part)
             with loop.precision():
-                drafted = network.drafted(drawn.seen, style=drawn.style, paper=drawn.paper)
+                drafted = network.drafted(drawn.seen, shares=drawn.shares, paper=drawn.paper)
                 latent = network.write(drawn.target, drafted)
                 made = network.read(latent, drafted).float()
             error = losses.reconstruction(made, drawn.target)
@@ -130,7 +131,7 @@ def teacher(run: Run) -> None:
                     shown["t"],
                     source=shown["source"],
                     paper=drawn.paper,
-                    tokens=network.tokens[drawn.style],
+                    tokens=blended(network.tokens, drawn.shares),
                 )
             error = losses.denoising(predicted.float(), shown["clean"], weight=shown["weight"])
             loop.backward(error)
@@ -156,11 +157,17 @@ def unet(run: Run) -> None:
             with loop.precision():
                 with torch.no_grad(), Listening(outlets(large.unet)) as theirs:
                     taught = large.clean(
-                        shown["noisy"], shown["t"], **given, tokens=large.tokens[drawn.style]
+                        shown["noisy"],
+                        shown["t"],
+                        **given,
+                        tokens=blended(large.tokens, drawn.shares),
                     )
                 with Listening(outlets(small.unet)) as ours:
                     predicted = small.clean(
-                        shown["noisy"], shown["t"], **given, tokens=small.tokens[drawn.style]
+                        shown["noisy"],
+                        shown["t"],
+                        **given,
+                        tokens=blended(small.tokens, drawn.shares),
                     )
             features = (
                 [one.float() for one in ours.heard],
@@ -184,12 +191,11 @@ def painter(kept: Autoencoder, network: Conditioned, *, steps: int) -> Any:
     """A function that paints with a network of many steps, for `Run.grid` and the evaluation."""
 
     @torch.no_grad()
-    def paint(source: Tensor, style: Tensor, paper: Tensor) -> Tensor:
-        drafted = kept.drafted(source, style=style, paper=paper)
+    def paint(source: Tensor, shares: Tensor, paper: Tensor) -> Tensor:
+        drafted = kept.drafted(source, shares=shares, paper=paper)
         noise = torch.randn(drafted.source.shape, generator=torch.Generator().manual_seed(0))
-        made = network.sample(
-            noise, source=drafted.source, paper=paper, tokens=network.tokens[style], steps=steps
-        )
+        tokens = blended(network.tokens, shares)
+        made = network.sample(noise, source=drafted.source, paper=paper, tokens=tokens, steps=steps)
         return kept.read(made, drafted)
 
     return paint
@@ -198,9 +204,9 @@ def painter(kept: Autoencoder, network: Conditioned, *, steps: int) -> Any:
 def draw(network: Network) -> Any:
     """A function that paints with a one-step network, for `Run.grid`."""
 
-    def paint(source: Tensor, style: Tensor, paper: Tensor) -> Tensor:
+    def paint(source: Tensor, shares: Tensor, paper: Tensor) -> Tensor:
         strength = torch.ones(len(source), 1, 1, 1)
-        return network.paint(source, network.tokens[style], paper, strength)
+        return network.paint(source, blended(network.tokens, shares), paper, strength)
 
     return paint
 
@@ -211,13 +217,13 @@ def _rebuild(run: Run) -> Any:
 
     kept = run.autoencoder()
 
-    def paint(source: Tensor, style: Tensor, paper: Tensor) -> Tensor:
-        names = run.settings.styles
+    def paint(source: Tensor, shares: Tensor, paper: Tensor) -> Tensor:
         drawn = []
-        for picture, index in zip(source, style.tolist(), strict=True):
+        for picture, style in zip(source, shares.argmax(1).tolist(), strict=True):
             array = (picture.permute(1, 2, 0).numpy() * 255).round().astype("uint8")
-            drawn.append(torch.from_numpy(OPERATORS[names[index]](array)).permute(2, 0, 1) / 255)
-        drafted = kept.drafted(source, style=style, paper=paper)
+            operator = OPERATORS[run.settings.styles[style]]
+            drawn.append(torch.from_numpy(operator(array)).permute(2, 0, 1) / 255)
+        drafted = kept.drafted(source, shares=shares, paper=paper)
         return kept.read(kept.write(torch.stack(drawn), drafted), drafted)
 
     return paint
@@ -225,7 +231,7 @@ def _rebuild(run: Run) -> Any:
 
 def _latents(kept: Autoencoder, drawn: Batch) -> tuple[Tensor, Drafted]:
     """Those of a batch's styled pictures, and what the draft makes of its sources."""
-    drafted = kept.drafted(drawn.seen, style=drawn.style, paper=drawn.paper)
+    drafted = kept.drafted(drawn.seen, shares=drawn.shares, paper=drawn.paper)
     return kept.write(drawn.target, drafted), drafted
 
 

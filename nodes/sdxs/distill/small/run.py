@@ -41,7 +41,7 @@ class Batch:
         seen: With it.
         target: What the operator makes of the source, with the paper's grain.
         wanted: The target at the strength that is asked for.
-        style: int64 N.
+        shares: Of the styles that are asked for, float N × styles; rows add up to 1.
         paper: The noise of the paper, float N × NOISE_CHANNELS × H/4 × W/4.
         strength: float N111.
         generator: For whatever else the step draws.
@@ -51,7 +51,7 @@ class Batch:
     seen: Tensor
     target: Tensor
     wanted: Tensor
-    style: Tensor
+    shares: Tensor
     paper: Tensor
     strength: Tensor
     generator: torch.Generator
@@ -114,6 +114,7 @@ class Run:
             shares=[settings.data.shares.get(style, 1.0) for style in settings.styles],
             crop=stage.crop,
             batch=stage.batch,
+            blends=settings.data.blends,
         )
         amounts = torch.tensor([targets.GRAIN.get(style, 0.0) for style in settings.styles])
         place = STAGES.index(name)
@@ -122,20 +123,20 @@ class Run:
             # Generators of their own: a resumed run draws what an uninterrupted one would have.
             key = [settings.seed, place, step, part]
             rows = drawn.draw(np.random.default_rng(key))
-            source, target, style = (torch.from_numpy(one) for one in rows)
+            source, target, shares = (torch.from_numpy(one) for one in rows)
             seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
             generator = torch.Generator().manual_seed(seed)
             side = stage.crop // 4
             paper = torch.randn(len(source), NOISE_CHANNELS, side, side, generator=generator)
             strength = targets.strengths(len(source), generator)
-            amount = amounts[style].view(-1, 1, 1, 1)
+            amount = (shares @ amounts).view(-1, 1, 1, 1)
             target = targets.textured(target, targets.grain(paper), amount)
             return Batch(
                 source=source,
                 seen=targets.disturbed(source, generator).to(memory_format=torch.channels_last),
                 target=target,
                 wanted=targets.at_strength(source, target, strength),
-                style=style,
+                shares=shares,
                 paper=paper,
                 strength=strength,
                 generator=generator,
@@ -224,7 +225,7 @@ class Run:
 
         Args:
             name: Of the stage.
-            paint: Makes pictures of pictures N3HW, styles int64 N and the noise of the paper.
+            paint: Makes pictures of pictures N3HW, shares of the styles and the noise of the paper.
             step: For the file's name.
         """
         photos = photographs()
@@ -237,7 +238,7 @@ class Run:
             with torch.no_grad():
                 painted = paint(
                     source.expand(styles, -1, -1, -1),
-                    torch.arange(styles),
+                    torch.eye(styles),
                     paper.expand(styles, -1, -1, -1),
                 )
             shown = (painted.float().clamp(0, 1) * 255).round().to(torch.uint8)

@@ -12,12 +12,21 @@ Alpha = Annotated[float, Field(gt=0, le=1)]
 
 
 class Data(Section):
-    """The pictures: how many, how large, and what share are views of photographs."""
+    """The pictures.
+
+    Attributes:
+        pictures: How many.
+        size: Their side in pixels.
+        photo_share: What share of them are views of photographs; the others are dead leaves.
+        shares: How often each style is asked for in relation to the others, 1 where left out.
+        blends: What share of all is asked for in a blend of two styles.
+    """
 
     pictures: Positive
     size: Positive = 192
     photo_share: Share = 0.45
     shares: dict[str, float] = Field(default_factory=dict)
+    blends: Share = 0.0
 
 
 class Paired(Stage):

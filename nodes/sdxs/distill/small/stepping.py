@@ -20,6 +20,7 @@ from nodes.sdxs.distill.small.latents import Autoencoder
 from nodes.sdxs.distill.small.making import draw, painter
 from nodes.sdxs.distill.small.networks import initialise
 from nodes.sdxs.distill.small.run import Batch, Run
+from nodes.sdxs.distill.targets import blended
 from nodes.sdxs.network import Network, channels_last, squash
 
 
@@ -51,14 +52,14 @@ class Matching:
                 t,
                 source=latent,
                 paper=drawn.paper[:count],
-                tokens=self.teacher.tokens[drawn.style[:count]],
+                tokens=blended(self.teacher.tokens, drawn.shares[:count]),
             )
         return [one.float() for one in (shallow, latent, *listening.heard)]
 
     def __call__(self, painted: Tensor, drawn: Batch, *, count: int) -> Tensor:
         """The loss over the first `count` pictures of a batch, all painted at strength 1."""
         with torch.no_grad():
-            taught = self._paint(drawn.seen[:count], drawn.style[:count], drawn.paper[:count])
+            taught = self._paint(drawn.seen[:count], drawn.shares[:count], drawn.paper[:count])
             wanted = self.features(taught.clamp(0, 1), drawn, count)
         return feature_matching(self.features(painted[:count], drawn, count), wanted)
 
@@ -134,7 +135,7 @@ def score(run: Run) -> None:
             drawn = first_at_full(batch(step, part), settings.batch)
             with loop.precision():
                 painted = _painted(student, drawn)
-                drafted = kept.drafted(drawn.seen, style=drawn.style, paper=drawn.paper)
+                drafted = kept.drafted(drawn.seen, shares=drawn.shares, paper=drawn.paper)
                 clean = offline.normalised(kept.write(painted, drafted)).float()
                 error = torch.zeros(())
                 if settings.distillation:
@@ -217,7 +218,8 @@ def first_at_full(drawn: Batch, count: int) -> Batch:
 
 
 def _painted(student: Network, drawn: Batch) -> Tensor:
-    return student.paint(drawn.seen, student.tokens[drawn.style], drawn.paper, drawn.strength)
+    tokens = blended(student.tokens, drawn.shares)
+    return student.paint(drawn.seen, tokens, drawn.paper, drawn.strength)
 
 
 def _pull(
@@ -247,7 +249,7 @@ def _pull(
                 t,
                 source=source,
                 paper=drawn.paper,
-                tokens=network.tokens[drawn.style],
+                tokens=blended(network.tokens, drawn.shares),
             )
             guesses.append(guess.float())
         pull = scores.gradient(
@@ -273,6 +275,6 @@ def _follow(source: Tensor, online: Conditioned, clean: Tensor, drawn: Batch) ->
         t,
         source=source,
         paper=drawn.paper,
-        tokens=online.tokens[drawn.style],
+        tokens=blended(online.tokens, drawn.shares),
     )
     return losses.denoising(predicted.float(), clean, weight=diffusion.importance(t, clean))

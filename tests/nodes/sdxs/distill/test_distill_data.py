@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from nodes.sdxs.distill import targets
 from nodes.sdxs.distill.data import Batches, prepare
@@ -131,10 +132,45 @@ def test_the_set_is_the_same_for_any_number_of_workers(tmp_path: Path) -> None:
     ]
     assert sets[0].shape == (102, 3, 32, 32, 3)
     assert np.array_equal(sets[0], sets[1])
-    source, target, style = Batches(sets[0], shares=(1, 2), crop=8, batch=5).draw(
+    source, target, shares = Batches(sets[0], shares=(1, 2), crop=8, batch=5).draw(
         np.random.default_rng(0)
     )
     assert source.shape == target.shape == (5, 3, 8, 8)
     assert source.dtype == target.dtype == np.float32
     assert 0 <= source.min() < source.max() <= 1
-    assert set(style) <= {0, 1}
+    assert all(row.tolist() in ([0, 1], [1, 0]) for row in shares)
+
+
+def plain_pictures(levels: tuple[int, ...]) -> NDArray[np.uint8]:
+    """A set of one picture, black, whose styles are plain areas of these grey levels."""
+    rows = [np.full((40, 40, 3), level, np.uint8) for level in (0, *levels)]
+    return np.stack(rows)[None]
+
+
+def test_blends_are_asked_for_as_often_as_said_and_lie_between_their_styles() -> None:
+    levels = (30, 90, 250)
+    drawn = Batches(plain_pictures(levels), shares=(1, 2, 1), crop=8, batch=2000, blends=0.35)
+    source, target, shares = drawn.draw(np.random.default_rng(0))
+    assert shares.dtype == np.float32
+    assert shares.sum(1) == pytest.approx(1)
+    assert set((shares > 0).sum(1)) == {1, 2}
+    blends = shares[(shares > 0).sum(1) == 2]
+    assert len(blends) / len(shares) == pytest.approx(0.35, abs=0.04)
+    # Every pair, with weights from one end to the other.
+    assert len({tuple(row > 0) for row in blends}) == 3
+    assert np.histogram(blends[blends > 0], bins=4, range=(0, 1))[0].min() > 250
+    assert shares.mean(0)[1] > 1.3 * shares.mean(0)[[0, 2]].max()
+    assert not source.any()
+    wanted = (shares @ np.asarray(levels, np.float32) / 255)[:, None, None, None]
+    assert np.allclose(target, wanted, atol=1e-5)
+
+
+def test_tokens_of_a_style_are_its_own_and_those_of_a_blend_their_mean() -> None:
+    table = torch.randn(3, 4, 64, requires_grad=True)
+    asked = torch.tensor([[0.0, 1.0, 0.0], [0.25, 0.0, 0.75]])
+    made = targets.blended(table, asked)
+    assert torch.equal(made[0], table[1])
+    assert torch.allclose(made[1], 0.25 * table[0] + 0.75 * table[2])
+    made.sum().backward()
+    assert table.grad is not None
+    assert table.grad[:, 0, 0].tolist() == pytest.approx([0.25, 1.0, 0.75])

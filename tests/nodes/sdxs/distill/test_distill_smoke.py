@@ -109,7 +109,9 @@ def test_students_and_teacher_are_compared(finished: tuple[Path, str], tmp_path:
     folder, _ = finished
     words = ("--config", "smoke", "--folder", str(folder), "--size", "64")
     grid = tmp_path / "grid.png"
-    done = distill("evaluate", *words, "--stage", "draft", "--grid", str(grid))
+    strips = tmp_path / "strips.png"
+    pictures = ("--grid", str(grid), "--strips", str(strips))
+    done = distill("evaluate", *words, "--stage", "draft", *pictures)
     assert done.returncode == 0, done.stderr
     found = rows(done.stdout)
     assert {"bundled", "student after draft", "teacher, 16 steps"} < set(found)
@@ -121,6 +123,16 @@ def test_students_and_teacher_are_compared(finished: tuple[Path, str], tmp_path:
     assert drawn is not None
     # Three photographs by three painters and the operators; the source and two styles.
     assert drawn.shape == (3 * 4 * 64, 3 * 64, 3)
+    said = [line for line in done.stdout.splitlines() if line.startswith("Blends by ")]
+    assert [line.partition(":")[0] for line in said] == [
+        "Blends by bundled",
+        "Blends by student after draft",
+    ]
+    assert all("ink" in line and "comic" in line for line in said)
+    drawn = cv2.imread(str(strips))
+    assert drawn is not None
+    # One pair of styles, and three blends between them.
+    assert drawn.shape == (64, 5 * 64, 3)
 
 
 def test_the_ablation_trains_three_students_alike(finished: tuple[Path, str]) -> None:

@@ -22,6 +22,7 @@ from nodes.sdxs.distill.small.conditioned import (
 )
 from nodes.sdxs.distill.small.latents import Autoencoder
 from nodes.sdxs.distill.small.making import painter
+from nodes.sdxs.distill.targets import blended
 from nodes.sdxs.network import NOISE_CHANNELS, Network, squash
 
 
@@ -41,41 +42,42 @@ def teacher(draft: Network) -> Conditioned:
 
 
 def drawn() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Pictures whose quarter is not a multiple of the teacher's eight, styles, paper."""
+    """Pictures whose quarter is no multiple of the teacher's eight, a style and a blend, paper."""
     generator = torch.Generator().manual_seed(1)
     source = torch.rand(2, 3, 64, 80, generator=generator)
-    return source, torch.tensor([1, 0]), torch.randn(2, NOISE_CHANNELS, 16, 20, generator=generator)
+    shares = torch.tensor([[0.0, 1.0], [0.7, 0.3]])
+    return source, shares, torch.randn(2, NOISE_CHANNELS, 16, 20, generator=generator)
 
 
 @pytest.mark.parametrize("steps", [1, 4, 16])
 def test_an_untrained_teacher_paints_the_drafts_picture(
     draft: Network, teacher: Conditioned, steps: int
 ) -> None:
-    source, style, paper = drawn()
-    wanted = draft.paint(source, draft.tokens[style], paper, torch.ones(2, 1, 1, 1))
-    made = painter(Autoencoder(draft), teacher, steps=steps)(source, style, paper)
+    source, shares, paper = drawn()
+    wanted = draft.paint(source, blended(draft.tokens, shares), paper, torch.ones(2, 1, 1, 1))
+    made = painter(Autoencoder(draft), teacher, steps=steps)(source, shares, paper)
     assert (made - wanted).abs().max() < 1e-4
     # It is the U-Net that changes the picture here, not the autoencoder alone.
-    plain = draft.paint(source, draft.tokens[style], paper, torch.zeros(2, 1, 1, 1))
+    plain = draft.paint(source, blended(draft.tokens, shares), paper, torch.zeros(2, 1, 1, 1))
     assert (wanted - plain).abs().max() > 0.01
 
 
 def test_everything_new_in_the_teacher_can_learn(draft: Network, teacher: Conditioned) -> None:
     """What begins at nought must not stay there: the time, the noised latent, the new blocks."""
-    source, style, paper = drawn()
+    source, shares, paper = drawn()
     kept = Autoencoder(draft)
     optimiser = torch.optim.Adam(teacher.parameters(), lr=1e-3)
     generator = torch.Generator().manual_seed(2)
     before = copy.deepcopy(teacher.state_dict())
     for _ in range(4):
-        latent = kept.drafted(source, style=style, paper=paper).source
+        latent = kept.drafted(source, shares=shares, paper=paper).source
         clean = torch.randn(latent.shape, generator=generator)
         made = teacher.clean(
             torch.randn(latent.shape, generator=generator),
             torch.tensor([40, 900]),
             source=latent,
             paper=paper,
-            tokens=teacher.tokens[style],
+            tokens=blended(teacher.tokens, shares),
         )
         losses.denoising(made, clean).backward()
         optimiser.step()
@@ -92,9 +94,9 @@ def test_everything_new_in_the_teacher_can_learn(draft: Network, teacher: Condit
 def test_block_removal_takes_away_no_more_than_the_detour_adds(
     draft: Network, teacher: Conditioned
 ) -> None:
-    source, style, paper = drawn()
+    source, shares, paper = drawn()
     latent = draft.encode(source)[1]
-    given = {"source": latent, "paper": paper, "tokens": teacher.tokens[style]}
+    given = {"source": latent, "paper": paper, "tokens": blended(teacher.tokens, shares)}
     noisy, t = torch.randn(latent.shape), torch.tensor([10, 700])
     torch.nn.init.normal_(teacher.unet.time_embedding.linear_1.weight, std=0.2)
     torch.nn.init.normal_(teacher.unet.conv_in.weight, std=0.1)
@@ -122,20 +124,20 @@ def test_a_copy_of_a_teacher_has_a_detour_of_its_own(teacher: Conditioned) -> No
 
 
 def test_the_student_is_the_draft_again(draft: Network, teacher: Conditioned) -> None:
-    source, style, paper = drawn()
+    source, shares, paper = drawn()
     again = one_step(draft, student_from(teacher)).eval()
     one = torch.ones(2, 1, 1, 1)
     with torch.no_grad():
-        made = again.paint(source, again.tokens[style], paper, one)
-    wanted = draft.paint(source, draft.tokens[style], paper, one)
+        made = again.paint(source, blended(again.tokens, shares), paper, one)
+    wanted = draft.paint(source, blended(draft.tokens, shares), paper, one)
     assert torch.allclose(made, wanted, atol=1e-4)
 
 
 def test_the_drafts_picture_has_the_latent_it_was_painted_from(draft: Network) -> None:
-    source, style, paper = drawn()
+    source, shares, paper = drawn()
     kept = Autoencoder(draft)
-    drafted = kept.drafted(source, style=style, paper=paper)
-    wanted = draft.paint(source, draft.tokens[style], paper, torch.ones(2, 1, 1, 1))
+    drafted = kept.drafted(source, shares=shares, paper=paper)
+    wanted = draft.paint(source, blended(draft.tokens, shares), paper, torch.ones(2, 1, 1, 1))
     assert torch.equal(drafted.painted, wanted)
     assert torch.equal(drafted.source, draft.encode(source)[1])
     latent = kept.write(drafted.painted, drafted)
@@ -146,9 +148,9 @@ def test_the_drafts_picture_has_the_latent_it_was_painted_from(draft: Network) -
 
 
 def test_of_the_autoencoder_the_new_encoder_alone_learns(draft: Network) -> None:
-    source, style, paper = drawn()
+    source, shares, paper = drawn()
     kept = Autoencoder(draft)
-    drafted = kept.drafted(source, style=style, paper=paper)
+    drafted = kept.drafted(source, shares=shares, paper=paper)
     kept.read(kept.write(source, drafted), drafted).sum().backward()
     learns = {name for name, one in kept.named_parameters() if one.grad is not None}
     assert learns == {name for name, _ in kept.named_parameters() if name.startswith("encoder.")}
