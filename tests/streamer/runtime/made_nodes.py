@@ -157,6 +157,8 @@ class Work(streamer.Transform["Work.Params"]):
         hang_at: int = -1
         beat: bool = False
         """says while it hangs that it does not"""
+        build_seconds: float = 0
+        """that the first picture takes, when its memory has been asked for"""
         stuck_at: int = -1
         """picture at which it keeps Python's lock for ever"""
         raise_always: bool = False
@@ -167,6 +169,7 @@ class Work(streamer.Transform["Work.Params"]):
 
     kept: Any = None
     hung = False
+    built = False
 
     def open(self) -> None:
         self.context.note("getting ready")
@@ -205,6 +208,10 @@ class Work(streamer.Transform["Work.Params"]):
             ctypes.PyDLL(None).sleep(3600)  # a call that does not let other threads run
         if p.seconds:
             time.sleep(p.seconds)
+        if p.build_seconds and not self.built:
+            self.built = True
+            self.context.allocate(frame.width, frame.height, like=frame.header)
+            time.sleep(p.build_seconds)
         if p.skip_from <= frame.seq < p.skip_to:
             return None
         if p.skip_every and frame.seq % p.skip_every == 0:

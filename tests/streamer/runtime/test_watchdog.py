@@ -179,6 +179,23 @@ def test_who_says_that_it_lives_waits_or_opens_is_left_alone(tmp_path: Path) -> 
     assert len(pictures(tape)) == 3
 
 
+def test_the_first_picture_may_take_long_after_its_memory_was_asked_for_too(tmp_path: Path) -> None:
+    """Some engines are built only then, for the size that they see."""
+    tape = tmp_path / "tape"
+    made = plan(
+        [
+            node("src", "Ticks", count=2),
+            node("work", "Work", hang=1.0, build_seconds=4.0),
+            node("out", "Tape", path=str(tape)),
+        ],
+        [link("src", "work"), link("work", "out")],
+    )
+    report = run(made)
+    assert (report.exit_status, report.errors) == (0, [])
+    assert report.nodes["work"].restarts == 0
+    assert len(pictures(tape)) == 2
+
+
 def test_a_supervisor_that_was_stopped_with_all_its_workers_ends_nobody(tmp_path: Path) -> None:
     # Its absence is played by a tick that takes long; the workers are stopped meanwhile.
     pids: list[int] = []
