@@ -352,7 +352,12 @@ def _nearest(path: Path) -> str:
     names = [entry.name for entry in folder.iterdir()] if os.access(folder, os.R_OK) else []
     import difflib
 
-    close = difflib.get_close_matches(path.name, names, n=1)
+    # Endings are alike wherever there are films: names without them have to be.
+    close = [
+        name
+        for name in difflib.get_close_matches(path.name, names, n=3, cutoff=0.75)
+        if difflib.SequenceMatcher(None, path.stem, Path(name).stem).ratio() > 0.6
+    ]
     return f"did you mean {folder / close[0]}?" if close else "see the spelling of its path"
 
 

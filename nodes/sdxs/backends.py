@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nodes.sdxs.bundle import GRAPH, Bundle
+from nodes.sdxs.device import place_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -165,7 +166,7 @@ class Torch:
         from nodes.sdxs.network import Network, channels_last
 
         self._torch = torch
-        self._device = torch.device(device)
+        self._device = place_of(device)
         self._uploads = Uploads(self._device)
         if dtype == "auto":
             dtype = "float16" if self._device.type == "cuda" else "float32"

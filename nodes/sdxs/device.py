@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import streamer
 
 if TYPE_CHECKING:
+    import torch
+
     from nodes.sdxs.engine import OneStep
     from nodes.sdxs.steady import Outcome, Steady
 
@@ -25,6 +27,26 @@ def chosen(device: str, gpu: int | None) -> str:
     if device != "auto":
         return device
     return "cpu" if gpu is None or _simulated() else f"cuda:{gpu}"
+
+
+def place_of(device: str) -> torch.device:
+    """The device that torch means by a name.
+
+    Raises:
+        ValueError: it is none, or torch sees no such GPU here.
+    """
+    import torch
+
+    try:
+        place = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"unknown device {device!r}, as in cpu or cuda:0") from None
+    if place.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (place.index or 0) >= count:
+            seen = "no NVIDIA GPU" if count == 0 else f"{count} GPU{'s' * (count > 1)}"
+            raise ValueError(f"device {device} cannot be used: torch sees {seen} here")
+    return place
 
 
 def paint(steady: Steady, frame: streamer.Frame, out: streamer.Frame) -> Outcome:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 import streamer
 from nodes.sdxs import seeds, texts, vocabulary
@@ -45,7 +46,7 @@ class SdxsParams(streamer.Params):
     text_encoder: Literal["auto", "keep", "release"] = "auto"
     """whether a checkpoint's text encoder stays in memory for other prompts; `auto` releases it
     where memory is short"""
-    prompt: str = Field(default="ink", json_schema_extra={"live": True})
+    prompt: str = Field(default="ink", validate_default=True, json_schema_extra={"live": True})
     """style to paint in: `bundled` knows a fixed vocabulary, others take any text, or several as
     `a castle:0.7 | a forest:0.3`"""
     blend: Literal["linear", "spherical"] = Field(
@@ -77,7 +78,7 @@ class SdxsParams(streamer.Params):
     """where memory runs out, paint at half the size, or less, and enlarge"""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """arithmetic of the network; `auto` is what the device does best"""
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: str = "auto"
     """where it runs; `auto` takes the node's GPU, or the CPU where it has none"""
     backend: Literal["auto", "torch", "openvino"] = "auto"
     """what runs it; `auto` is the fastest for the device"""
@@ -98,7 +99,10 @@ class SdxsParams(streamer.Params):
 
     @field_validator("control")
     @classmethod
-    def _known_controls(cls, control: str | list[str] | None) -> str | list[str] | None:
+    def _known_controls(
+        cls, control: str | list[str] | None, info: ValidationInfo
+    ) -> str | list[str] | None:
+        _for_checkpoints(control, info)
         for one in _listed(control):
             _parsed(one, "control")
         return control
@@ -122,27 +126,41 @@ class SdxsParams(streamer.Params):
 
     @field_validator("lora")
     @classmethod
-    def _known_adapters(cls, lora: list[str | LoraParams]) -> list[str | LoraParams]:
+    def _known_adapters(
+        cls, lora: list[str | LoraParams], info: ValidationInfo
+    ) -> list[str | LoraParams]:
+        _for_checkpoints(lora, info)
         for one in lora:
             _parsed(one if isinstance(one, str) else one.source, "lora")
         return lora
 
-    @model_validator(mode="after")
-    def _fitting(self) -> SdxsParams:
-        if not ModelName.parse(self.model).is_bundle:
-            texts.parse(self.prompt)
-            if self.backend == "openvino":
-                raise ValueError("backend: published checkpoints run on torch, not on openvino")
-            return self
-        for name in ("control", "lora"):
-            if getattr(self, name):
-                raise ValueError(
-                    f"{name}: model {self.model} takes none, the picture itself is its condition; "
-                    "name a published checkpoint as model"
-                )
-        bundle = Bundle.open(self.model)
-        vocabulary.parse(self.prompt, known=bundle.styles, model=bundle.name)
-        return self
+    @field_validator("prompt")
+    @classmethod
+    def _known_prompt(cls, prompt: str, info: ValidationInfo) -> str:
+        model = _model_of(info)
+        if model is None:
+            return prompt
+        if model.is_bundle:
+            bundle = Bundle.open(model.id)
+            vocabulary.parse(prompt, known=bundle.styles, model=bundle.name)
+        else:
+            texts.parse(prompt)
+        return prompt
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, device: str) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+            raise ValueError("must be auto, cpu, cuda or cuda:N")
+        return device
+
+    @field_validator("backend")
+    @classmethod
+    def _fitting_backend(cls, backend: str, info: ValidationInfo) -> str:
+        model = _model_of(info)
+        if backend == "openvino" and model is not None and not model.is_bundle:
+            raise ValueError("published checkpoints run on torch, not on openvino")
+        return backend
 
     def controls(self) -> list[str]:
         """The ControlNets of `control`."""
@@ -153,6 +171,21 @@ class SdxsParams(streamer.Params):
         return [
             Lora(one) if isinstance(one, str) else Lora(one.source, one.scale) for one in self.lora
         ]
+
+
+def _model_of(info: ValidationInfo) -> ModelName | None:
+    """The model that stands beside a parameter; None where its name is a mistake itself."""
+    model = info.data.get("model")
+    return None if model is None else ModelName.parse(model)
+
+
+def _for_checkpoints(given: object, info: ValidationInfo) -> None:
+    model = _model_of(info)
+    if given and model is not None and model.is_bundle:
+        raise ValueError(
+            f"model {info.data['model']} takes none, the picture itself is its condition; name a "
+            "published checkpoint as model"
+        )
 
 
 def _parsed(name: str, part: str | None = None) -> None:

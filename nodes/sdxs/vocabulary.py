@@ -12,7 +12,7 @@ def parse(prompt: str, *, known: Sequence[str], model: str) -> dict[str, float]:
 
     Args:
         prompt: A style (`ink`) or a blend (`ink:0.7 comic:0.3`); upper case, commas and spaces
-            do not matter, and a weight left out is 1.
+            do not matter, a weight left out is 1, and a style of weight 0 is left out.
         known: The model's vocabulary.
         model: Its name, for messages.
 
@@ -20,7 +20,8 @@ def parse(prompt: str, *, known: Sequence[str], model: str) -> dict[str, float]:
         Styles and weights, which are positive and add up to 1.
 
     Raises:
-        ValueError: The prompt is empty, a style is unknown, or a weight is not a positive number.
+        ValueError: The prompt is empty, a style is unknown, a weight is no number of 0 or more, or
+            all of them are 0.
     """
     words = prompt.lower().replace(",", " ").split()
     if not words:
@@ -36,6 +37,8 @@ def parse(prompt: str, *, known: Sequence[str], model: str) -> dict[str, float]:
             )
         weights[style] = weights.get(style, 0.0) + (_weight(word, amount) if colon else 1.0)
     total = sum(weights.values())
+    if not total:
+        raise ValueError(f"all weights of the prompt {prompt!r:.100} are 0")
     if not math.isfinite(total):
         raise ValueError("the weights of the prompt are too large: write numbers such as 0.7")
     shares = {style: weight / total for style, weight in weights.items()}
@@ -47,6 +50,8 @@ def _weight(word: str, amount: str) -> float:
         weight = float(amount)
     except ValueError:
         weight = math.nan
-    if not (math.isfinite(weight) and weight > 0):
-        raise ValueError(f"the weight in {word!r:.100} must be a number above 0, as in 'ink:0.5'")
+    if not (math.isfinite(weight) and weight >= 0):
+        raise ValueError(
+            f"the weight in {word!r:.100} must be a number of 0 or more, as in 'ink:0.5'"
+        )
     return weight

@@ -37,13 +37,16 @@ class Rate:
         self._window = window
         self._seen: list[tuple[float, int]] = []
 
-    def at(self, now: float, count: int) -> float:
-        """The rate when `count` frames have been counted at the time `now` (seconds)."""
+    def at(self, now: float, count: int) -> float | None:
+        """The rate when `count` frames have been counted at the time `now` (seconds).
+
+        None the first time: there is nothing to compare with yet.
+        """
         self._seen.append((now, count))
         while len(self._seen) > 2 and now - self._seen[1][0] >= self._window:
             self._seen.pop(0)
         (then, before) = self._seen[0]
-        return (count - before) / (now - then) if now > then else 0.0
+        return (count - before) / (now - then) if now > then else None
 
 
 class LogConsole(Console):
@@ -168,7 +171,7 @@ class TerminalDisplay(PlainDisplay):
                 node.name,
                 _how(state, text, supervisor.standing(node.name)),
                 str(seen.frames),
-                f"{rate:.1f}",
+                _number(rate),
                 _number(seen.process_ms["p50"]),
                 _number(sink.age_ms["p50"]) if sink else "",
                 _drops(sink.dropped) if sink else "",
@@ -209,11 +212,11 @@ def _how(state: str, text: str, standing: Standing | None) -> Text:
     return Text(f"{standing}, {standing.seconds:.0f} s", style=style)
 
 
-def describe(sink: SinkReport, rate: float) -> str:
+def describe(sink: SinkReport, rate: float | None) -> str:
     """One sink's numbers in one line."""
-    age = _number(sink.age_ms["p50"])
+    pace, age = _number(rate) or "-", _number(sink.age_ms["p50"]) or "-"
     dropped = _drops(sink.dropped)
-    return f"{sink.delivered} of {sink.captured} frames, {rate:.1f} fps, age {age or '-'} ms" + (
+    return f"{sink.delivered} of {sink.captured} frames, {pace} fps, age {age} ms" + (
         f", dropped {dropped}" if dropped else ""
     )
 

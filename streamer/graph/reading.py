@@ -114,11 +114,13 @@ def read_text(path: str | Path) -> str:
 
 def _near(path: Path) -> str:
     try:
-        names = [item.name for item in path.parent.iterdir() if item.suffix in (".yaml", ".yml")]
+        found = [item for item in path.parent.iterdir() if item.suffix in (".yaml", ".yml")]
     except (OSError, ValueError):
         return ""
-    close = difflib.get_close_matches(path.name, names, n=1)
-    return f"; did you mean {path.parent / close[0]}?" if close else ""
+    # Without the endings, in which all of them are alike.
+    names = {item.stem: item for item in found}
+    close = difflib.get_close_matches(path.stem, names, n=1)
+    return f"; did you mean {names[close[0]]}?" if close else ""
 
 
 def read_tree(

@@ -37,6 +37,8 @@ class Standing:
     seconds: float
 
     def __str__(self) -> str:
+        if self.text.startswith(f"{self.status} "):
+            return self.text  # "connecting to …" says it
         why = f": {self.text}" if self.text else ""
         return f"{self.status}{why}"
 

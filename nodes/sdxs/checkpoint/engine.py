@@ -20,6 +20,7 @@ from nodes.sdxs.checkpoint.onepass import silent, step
 from nodes.sdxs.checkpoint.painter import Painter, Part
 from nodes.sdxs.checkpoint.prompted import Prompted
 from nodes.sdxs.checkpoint.text import Embedding, Encoders, Prompts
+from nodes.sdxs.device import place_of
 from nodes.sdxs.engine import OneStep
 from nodes.sdxs.jobs import Bytes, Job, Settings, SpoiledPictureError
 from nodes.sdxs.names import Lora, ModelName
@@ -426,12 +427,7 @@ def _checked(
         raise ValueError(f"threads must be at least 1, not {threads}")
     if text_encoder not in ("auto", "keep", "release"):
         raise ValueError(f"unknown text_encoder {text_encoder!r}; known are auto, keep, release")
-    try:
-        place = torch.device(device)
-    except RuntimeError:
-        raise ValueError(f"unknown device {device!r}, as in cpu or cuda:0") from None
-    if place.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {device} cannot be used: torch sees no NVIDIA GPU here")
+    place = place_of(device)
     if dtype == "auto":
         return place, torch.float16 if place.type == "cuda" else torch.float32
     return place, DTYPES[dtype]

@@ -34,6 +34,9 @@ def test_a_missing_file_names_the_nearest_one(clip):
     error, message = refused(path.with_name("holidy.mp4"))
     assert message == f"{path.with_name('holidy.mp4')} does not exist; did you mean {path}?"
     assert error.reason is Reason.NOT_FOUND
+    # An ending that is the same does not make a name alike.
+    _, message = refused(path.with_name("nosuch.mp4"))
+    assert message == f"{path.with_name('nosuch.mp4')} does not exist; see the spelling of its path"
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,15 @@ def test_torch_obeys_the_settings(in_torch: OneStep) -> None:
     assert np.abs(source - picture.astype(int)).mean() < np.abs(comic - picture).mean() / 2
 
 
+def test_a_gpu_that_is_not_there_is_said_in_a_sentence() -> None:
+    wanted = r"^device cuda:63 cannot be used: torch sees (no NVIDIA GPU|\d+ GPUs?) here$"
+    for model in ("bundled", "random:tiny"):
+        with pytest.raises(ValueError, match=wanted):
+            OneStep.load(model, device="cuda:63")
+    with pytest.raises(ValueError, match=r"^unknown device 'toaster', as in cpu or cuda:0$"):
+        OneStep.load("bundled", device="toaster")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -17,6 +17,7 @@ KNOWN = ("ink", "oil")
         ("ink oil", {"ink": 0.5, "oil": 0.5}),
         ("ink:3, oil:1", {"ink": 0.75, "oil": 0.25}),
         ("ink:1 ink:1 oil:2", {"ink": 0.5, "oil": 0.5}),
+        ("ink:0 oil:1", {"oil": 1.0}),  # where a fade ends
     ],
 )
 def test_weights_add_up_to_one(prompt: str, weights: dict[str, float]) -> None:
@@ -29,10 +30,10 @@ def test_weights_add_up_to_one(prompt: str, weights: dict[str, float]) -> None:
         ("", "the prompt is empty; model 'm' knows ink, oil"),
         ("oli", "unknown prompt 'oli': model 'm' knows ink, oil; did you mean 'oil'?"),
         ("photograph", "unknown prompt 'photograph': model 'm' knows ink, oil"),
-        ("ink:0", "the weight in 'ink:0' must be a number above 0, as in 'ink:0.5'"),
-        ("ink:-1", "the weight in 'ink:-1' must be a number above 0, as in 'ink:0.5'"),
-        ("ink:", "the weight in 'ink:' must be a number above 0, as in 'ink:0.5'"),
-        ("ink:inf", "the weight in 'ink:inf' must be a number above 0, as in 'ink:0.5'"),
+        ("ink:0 oil:0", "all weights of the prompt 'ink:0 oil:0' are 0"),
+        ("ink:-1", "the weight in 'ink:-1' must be a number of 0 or more, as in 'ink:0.5'"),
+        ("ink:", "the weight in 'ink:' must be a number of 0 or more, as in 'ink:0.5'"),
+        ("ink:inf", "the weight in 'ink:inf' must be a number of 0 or more, as in 'ink:0.5'"),
     ],
 )
 def test_mistakes_are_named(prompt: str, message: str) -> None:

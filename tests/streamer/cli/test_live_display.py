@@ -7,7 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
-from streamer.cli.live import PlainDisplay, TerminalDisplay, _how
+from streamer.cli.live import PlainDisplay, Rate, TerminalDisplay, _how, describe
+from streamer.runtime.report import SinkReport
 from streamer.runtime.standing import Standing
 from streamer.status import Status
 
@@ -28,6 +29,26 @@ def test_plain_lines_say_each_change() -> None:
         "cam: live",
         "cam: reconnecting: nothing listens at cam port 554",
     ]
+
+
+def test_a_standing_says_its_word_once() -> None:
+    plain, out = display()
+    plain.standing("cam", Standing(Status.CONNECTING, "connecting to rtsp://cam/live", 0))
+    plain.standing("cam", Standing(Status.CONNECTING, "waiting for a sender", 0))
+    assert out.getvalue().splitlines() == [
+        "cam: connecting to rtsp://cam/live",
+        "cam: connecting: waiting for a sender",
+    ]
+
+
+def test_a_rate_is_unknown_until_there_are_two_counts() -> None:
+    rate = Rate()
+    assert rate.at(10.0, 148) is None
+    assert rate.at(15.0, 298) == pytest.approx(30)
+    assert rate.at(16.0, 298) == pytest.approx(25)
+    sink = SinkReport(captured=183, delivered=148, dropped={}, fps=0.0, age_ms={"p50": None})
+    assert describe(sink, None) == "148 of 183 frames, - fps, age - ms"
+    assert describe(sink, 29.97) == "148 of 183 frames, 30.0 fps, age - ms"
 
 
 def test_quiet_lines_say_what_went_wrong_and_its_end() -> None:

@@ -76,9 +76,10 @@ def test_adapters_and_the_large_decoder_are_parameters(write: Write, tmp_path: P
         ({"model": "random:tiny", "backend": "openvino"}, "checkpoints run on torch"),
         ({"model": "random:tiny", "prompt": "one |"}, "a part of the blend 'one |' is empty"),
         ({"model": "random:tiny", "vae": "huge"}, "'tiny' or 'large'"),
-        ({"control": "random"}, "control: model bundled takes none"),
-        ({"lora": ["a/b"]}, "lora: model bundled takes none"),
+        ({"control": "random"}, "model bundled takes none"),
+        ({"lora": ["a/b"]}, "model bundled takes none"),
         ({"prompt": "a castle"}, "unknown prompt 'a'"),
+        ({"device": "gpu"}, "must be auto, cpu, cuda or cuda:N"),
     ],
 )
 def test_parameters_are_checked_before_anything_is_loaded(
@@ -86,7 +87,21 @@ def test_parameters_are_checked_before_anything_is_loaded(
 ) -> None:
     with pytest.raises(ValidationError) as caught:
         SdxsParams(**given)
-    assert message in str(caught.value)
+    (mistake,) = caught.value.errors()
+    assert message in mistake["msg"]
+    # It is placed where it was made: what is given last here.
+    assert mistake["loc"][0] == list(given)[-1]
+
+
+def test_all_mistakes_of_a_nodes_parameters_are_told_at_once() -> None:
+    given = {"seed": -1, "prompt": "ink:0.7 comik:0.3", "control": "random", "device": "gpu"}
+    with pytest.raises(ValidationError) as caught:
+        SdxsParams(**given)  # type: ignore[arg-type]
+    assert {mistake["loc"][0] for mistake in caught.value.errors()} == set(given)
+    # Where the model itself is a mistake, nothing is said of what depends on it.
+    with pytest.raises(ValidationError) as caught:
+        SdxsParams(model="nowhere", prompt="a castle", backend="openvino")
+    assert [mistake["loc"][0] for mistake in caught.value.errors()] == ["model"]
 
 
 @pytest.mark.parametrize(
