@@ -136,7 +136,7 @@ def score(
 
     Args:
         one: What is judged.
-        teacher: What it was distilled from; without it, those columns are those to the operator.
+        teacher: What it was distilled from; without it, those columns are not a number.
         styles: Which.
         size: Of the pictures.
         moving: Whether clips are painted, too; warp error and flicker are not a number without.
@@ -147,15 +147,15 @@ def score(
         for name in HELD_OUT:
             source = held_out(name, size=size)
             made, wanted = one.paint(source, style), OPERATORS[style](source)
-            taught = wanted if teacher is None else teacher.paint(source, style)
+            alike, apart = _taught(teacher, made, source, style)
             warp, restless = _moving(one, name, style, size=size) if moving else (nan, nan)
             rows.append(
                 (
                     likeness(made, wanted),
-                    likeness(made, taught),
+                    alike,
                     edges(made, wanted),
                     scattering.distance(_tensor(made), _tensor(wanted)),
-                    scattering.distance(_tensor(made), _tensor(taught)),
+                    apart,
                     scattering.style_distance(_tensor(made), _tensor(wanted)),
                     warp,
                     restless,
@@ -163,6 +163,14 @@ def score(
             )
         found[style] = Scores(*(float(value) for value in np.mean(rows, axis=0)))
     return found
+
+
+def _taught(teacher: Painter | None, made: Bytes, source: Bytes, style: str) -> tuple[float, float]:
+    """Likeness and feature distance to what the teacher makes."""
+    if teacher is None:
+        return nan, nan
+    wanted = teacher.paint(source, style)
+    return likeness(made, wanted), scattering.distance(_tensor(made), _tensor(wanted))
 
 
 def _moving(one: Painter, name: str, style: str, *, size: int) -> tuple[float, float]:
@@ -193,9 +201,17 @@ def table(
         size: Of the pictures.
         grid: A PNG of the pictures is drawn there.
         strips: A PNG of the last student's blends is drawn there.
+
+    Raises:
+        FileNotFoundError: No stage that makes a student has been finished.
     """
     threads = run.settings.threads
     chosen = stages or [name for name in chain.STUDENTS if run.finished(name)]
+    if not chosen:
+        raise FileNotFoundError(
+            f"{run.folder} holds no student to compare: none of the stages "
+            f"{', '.join(chain.STUDENTS)} is finished there"
+        )
     painters = [of_model(against, against, threads=threads, size=size)]
     for name in chosen:
         place = chain.export_stage(run, name)

@@ -78,7 +78,7 @@ def settings_of(settings: Small, name: str) -> Small:
     ablation = settings.ablation
     if ablation is None:
         raise ValueError("the configuration has no section 'ablation', which says how long")
-    own = {"steps", "matching_share"}
+    own = {"steps", "matching_share", "matching"}
     common = ablation.model_dump(include=set(Ablation.model_fields) - own)
     first = round(ablation.steps * ablation.matching_share)
     of_warmup = ablation.steps if name == "matching" else first
@@ -86,7 +86,7 @@ def settings_of(settings: Small, name: str) -> Small:
     matching = {key: value for key, value in common.items() if key != "rates"}
     warmup = WarmUp(**matching, steps=of_warmup, start="nothing", matching=1.0, paired=0.0)
     score = settings.score.model_dump() | common
-    score |= {"steps": of_score, "start": "warmup", "paired": 0.0}
+    score |= {"steps": of_score, "start": "warmup", "paired": 0.0, "matching": ablation.matching}
     if name == "score":
         score |= {"start": "nothing", "matching": (0.0, 0.0)}
     return settings.model_copy(update={"warmup": warmup, "score": Score(**score)})

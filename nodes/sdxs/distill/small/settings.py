@@ -134,11 +134,13 @@ class Ablation(Paired):
     Attributes:
         steps: Of each of them.
         matching_share: Of the steps, where there are both: feature matching comes first.
+        matching: λ_FM beside score distillation, at the beginning and at the end; alone it is 1.
         matched: As in the warm-up.
         teacher_steps: As in the warm-up.
     """
 
     matching_share: Share = 0.67
+    matching: tuple[Weight, Weight] = (1.0, 1.0)
     matched: Positive = 4
     teacher_steps: Positive = 2
 

@@ -170,6 +170,10 @@ def test_the_ablation_trains_three_students_alike(finished: tuple[Path, str]) ->
         (("warmup", "--config", "smoke", "--folder", "empty"), "is missing: run the stage"),
         (("all", "--config", "smoke", "--plan"), "--plan is for trainings in full"),
         (("decoder", "--config", "smoke", "--folder", "empty"), "no stage 'decoder'; the stages"),
+        (
+            ("evaluate", "--config", "smoke", "--folder", "empty"),
+            "holds no student to compare: none",
+        ),
     ],
 )
 def test_mistakes_are_one_sentence(tmp_path: Path, words: tuple[str, ...], complaint: str) -> None:
