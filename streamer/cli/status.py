@@ -88,7 +88,7 @@ def _remark(node: dict[str, Any]) -> str:
     if "viewers" in node:
         said.append(f"{node['viewers']} watching")
     if node.get("reconnects"):
-        said.append(f"{node['reconnects']} reconnects")
+        said.append(f"{node['reconnects']} reconnect{'s' * (node['reconnects'] > 1)}")
     if "doing" in node:
         said.append(f"{node['doing']} ({node['done']} of {node['of']})")
     if "passed" in node:

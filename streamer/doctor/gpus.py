@@ -58,7 +58,8 @@ def _torch(has_gpu: bool) -> Finding:
         return Finding(
             area=_AREA, name="torch device", status=Status.OK, detail=f"uses {', '.join(seen)}"
         )
-    detail = f"uses the CPU, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    detail = f"uses the CPU, {threads} thread{'s' * (threads > 1)}"
     if not has_gpu:
         return Finding(area=_AREA, name="torch device", status=Status.OK, detail=detail)
     return Finding(

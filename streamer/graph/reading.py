@@ -109,6 +109,8 @@ def read_text(path: str | Path) -> str:
         before = data[: error.start]
         column = error.start - (before.rfind(b"\n") + 1) + 1
         message = f"is not UTF-8 text: byte 0x{data[error.start]:02x} at {error.start}"
+        if b"\0" in data and not data.startswith((b"\xff\xfe", b"\xfe\xff")):  # UTF-16
+            message += "; it is no graph file at all (`streamer style` takes a film itself)"
         raise refuse(message, before.count(b"\n") + 1, column) from None
 
 

@@ -35,16 +35,18 @@ class Obituary:
         """
         if worker.cause:
             return worker.cause
-        said = f"{' and '.join(worker.plan.nodes)} {describe_exit(status)}"
+        nodes = worker.plan.nodes
+        who = nodes[0] if len(nodes) == 1 else f"the process of {' and '.join(nodes)}"
+        said = f"{who} {describe_exit(status)}"
         if status == -signal.SIGKILL:  # which comes from without, and says nothing of the picture
             if (killed := self._oom_kills()) > self._killed:
                 self._killed = killed
                 said += ": the machine or its container ran out of memory"
             return said
-        for node in worker.plan.nodes:
+        for node in nodes:
             if handling := cells[node].handling.value:
                 said += f" at picture {handling - 1}"
-                if len(worker.plan.nodes) > 1:
+                if len(nodes) > 1:
                     said += f" in {node}"
         return said
 

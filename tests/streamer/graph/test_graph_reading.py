@@ -171,8 +171,12 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         read_text(latin)
     utf16 = tmp_path / "wide.yaml"
     utf16.write_bytes("version: 1".encode("utf-16"))
-    with pytest.raises(GraphError, match="is not UTF-8 text"):
+    with pytest.raises(GraphError, match=r"is not UTF-8 text: byte 0xff at 0$"):
         read_text(utf16)
+    film = tmp_path / "holiday.mp4"
+    film.write_bytes(b"\0\0\0\x20ftypisom\xcf")
+    with pytest.raises(GraphError, match=r"no graph file at all .`streamer style` takes a film"):
+        read_text(film)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")

@@ -27,7 +27,7 @@ def test_a_signal_of_its_own_names_the_picture() -> None:
     said = obituary.write(record("b"), -signal.SIGSEGV, board.nodes)
     assert said == "b was killed by SIGSEGV at picture 7"
     said = obituary.write(record("a", "b"), -signal.SIGBUS, board.nodes)
-    assert said == "a and b was killed by SIGBUS at picture 7 in b"
+    assert said == "the process of a and b was killed by SIGBUS at picture 7 in b"
     assert obituary.write(record("a"), 3, board.nodes) == "a ended with status 3"
 
 
