@@ -49,7 +49,7 @@ class EncoderParams(Params):
     """Parameters of the encoder."""
 
     url: str
-    """Where to: a file (.mp4 .mov .mkv .webm .ts), also with the time in its name
+    """Where to: a file (.mp4 .m4v .mov .mkv .webm .ts .flv), also with the time in its name
     (rec-%Y%m%d-%H%M%S.mp4), images (out/%04d.png), udp://host:port, tcp://host:port, rtmp://,
     rtsp://, http(s)://, whip(s):// or http(s)://.../whip, a virtual camera (/dev/video9), or null:
     to encode nothing"""
