@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from streamer.cli.options import Duration, Frames, Quiet, ReportFile
+from streamer.errors import GraphError, Problem
+
+_WORDS: Final = {
+    "source.with.url": "INPUT",
+    "sink.with.url": "OUTPUT",
+    "prepare.with.size": "--size",
+    "prepare.with.fit": "--fit",
+    "style.with.model": "--model",
+    "style.with.prompt": "--prompt",
+    "style.with.conditioning_scale": "--scale",
+    "style.with.seed": "--seed",
+}
+"""what a place in the graph was given as"""
 
 
 def command(
@@ -41,20 +54,22 @@ def command(
     for key, value in (("prompt", prompt), ("conditioning_scale", scale), ("seed", seed)):
         if value is not None:
             style[key] = value
-    graph = Graph.from_dict(
-        {
-            "version": 1,
-            "name": "style",
-            "nodes": {
-                "source": {"uses": "decoder", "with": {"url": input}},
-                "prepare": {
-                    "uses": "preprocess",
-                    "from": "source",
-                    "with": {"size": size, "fit": fit},
-                },
-                "style": {"uses": "sdxs", "from": "prepare", "with": style},
-                "sink": {"uses": "encoder", "from": "style", "with": {"url": output}},
-            },
-        }
-    )
+    shape = {"size": size, "fit": fit}
+    nodes = {
+        "source": {"uses": "decoder", "with": {"url": input}},
+        "prepare": {"uses": "preprocess", "from": "source", "with": shape},
+        "style": {"uses": "sdxs", "from": "prepare", "with": style},
+        "sink": {"uses": "encoder", "from": "style", "with": {"url": output}},
+    }
+    try:
+        graph = Graph.from_dict({"version": 1, "name": "style", "nodes": nodes})
+    except GraphError as error:
+        raise GraphError([_in_own_words(problem) for problem in error.problems]) from None
     raise typer.Exit(execute(graph, frames=frames, duration=duration, report=report, quiet=quiet))
+
+
+def _in_own_words(problem: Problem) -> Problem:
+    """A mistake told by what was typed, for nobody has written the graph."""
+    place, _, message = problem.message.partition(": ")
+    word = _WORDS.get(place)
+    return problem if word is None else Problem(word, 0, 0, message)
