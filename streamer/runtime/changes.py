@@ -74,14 +74,18 @@ class Changes:
     Args:
         plan: with the parameters of the graph file.
         tell: sends a control message to the worker of a node.
+        say: told in a sentence of a change that a node has tried and refused.
     """
 
-    def __init__(self, plan: Plan, tell: Callable[..., None]) -> None:
+    def __init__(
+        self, plan: Plan, tell: Callable[..., None], *, say: Callable[[str], None]
+    ) -> None:
         self.plan = plan
         """with the parameters as they are now: those that nodes have taken"""
         self.generations: dict[str, int] = {}
         """of the latest change of each node that was confirmed"""
         self._tell = tell
+        self._say = say
         self._asked: dict[str, deque[_Change]] = {node.name: deque() for node in plan.nodes}
         self._present: set[str] = set()
         self._tried = 0
@@ -123,6 +127,8 @@ class Changes:
             return  # of a process that has died meanwhile
         self._asked[node].popleft()
         if text:
+            # Its log may tell of what was begun, a model's loading say, and not how it ended.
+            self._say(f"{change.path} stays as it was: {text}")
             self._refuse(change, ParameterError(text))
         else:
             taken = replace(self.plan.node(node), params=change.params)

@@ -71,7 +71,7 @@ class Supervisor:
         self._board_fd = Board.share(nodes, links)
         self._board = Board(nodes, links, fd=self._board_fd)
         self._crew = Crew(plan, watcher, board_fd=self._board_fd, debug=debug)
-        self._changes = Changes(plan, self._crew.tell_node)
+        self._changes = Changes(plan, self._crew.tell_node, say=watcher.event)
         self._standings = Standings(self._board.nodes, watcher)
         self._watchdog = Watchdog()
         self._obituary = Obituary()

@@ -89,7 +89,8 @@ def test_a_supervisor_hears_its_workers_through_nonsense(
 def test_get_and_set_are_served_through_nonsense(
     context: Context, peer: Socket, tmp_path: Path
 ) -> None:
-    changes = Changes(Graph.parse(GRAPH, environ={}).plan(), lambda *_, **__: None)
+    plan = Graph.parse(GRAPH, environ={}).plan()
+    changes = Changes(plan, lambda *_, **__: None, say=lambda _: None)
     changes.listen(context, str(tmp_path))
     peer.connect(clients.clients_endpoint(tmp_path))
     report = object  # no request here asks for one

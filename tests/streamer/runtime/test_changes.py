@@ -45,8 +45,11 @@ def dyed(tape: Path, **params: Any) -> Plan:
     )
 
 
-def with_remote(made: Plan, talk: Callable[[Remote], None]) -> Any:
+def with_remote(
+    made: Plan, talk: Callable[[Remote], None], *, listener: Listener | None = None
+) -> Any:
     """Runs a plan while a client talks to it from another thread, then ends the run."""
+    listener = listener or Listener()
     failures: list[BaseException] = []
     begun = threading.Event()
 
@@ -64,7 +67,8 @@ def with_remote(made: Plan, talk: Callable[[Remote], None]) -> Any:
         finally:
             supervisor.interrupt()
 
-    report = run(made, Listener(on_state=on_state))
+    listener.on_state = on_state
+    report = run(made, listener)
     if failures:
         raise failures[0]
     return report
@@ -118,9 +122,14 @@ def test_a_change_that_cannot_be_leaves_the_former_value(
             remote.set(path, value)
         assert remote.get("dye.value") == 5
 
-    report = with_remote(dyed(tmp_path / "tape", value=5), talk)
+    listener = Listener()
+    report = with_remote(dyed(tmp_path / "tape", value=5), talk, listener=listener)
     assert report.changes == []
     assert {shown.low for shown in pictures(tmp_path / "tape")} == {5}
+    # What the node itself has tried stands in the run's log, too.
+    logged = [event for event in listener.events if event.startswith(f"{path} stays as it was: ")]
+    assert len(logged) == (value == 13)
+    assert all(said in event for event in logged)
 
 
 def answers_while_one_is_prepared(gate: Path, *asked: tuple[str, dict[str, Any]]) -> list[Any]:
