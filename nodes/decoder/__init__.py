@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from nodes.decoder.address import parse_address
+from nodes.decoder.address import check_scheme, parse_address
 from streamer import Frame, Packet, Params, Source
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ CPU; cuda is the GPU or an error"""
     def _understood(cls, url: str) -> str:
         if "\0" in url or "\n" in url:
             raise ValueError("a url has no line breaks or zero bytes in it")
-        parse_address(url)
+        check_scheme(parse_address(url))
         return url
 
     @model_validator(mode="after")

@@ -17,10 +17,17 @@ LIVE_SCHEMES: Final = frozenset(
     {"rtsp", "rtsps", "rtmp", "rtmps", "rtmpt", "rtmpe", "rtmpts", "udp", "udplite", "rtp", "srtp"}
     | {"srt", "rist"}
 )
+_EVERYWHERE: Final = frozenset(
+    {"rtsp", "rtsps", "rtmp", "rtmps", "rtmpt", "udp", "rtp", "tcp", "http", "https", "ftp"}
+    | {"pipe", "fd"}
+)
+"""Schemes that every FFmpeg knows; it is not asked for them, since that would load it."""
 CAMERA: Final = "camera:"
 """Before the name of a camera, or a part of it."""
 DEMO: Final = "demo:"
 DEMO_CLIP: Final = Path(__file__).parent.parent / "demo" / "demo.mp4"
+
+_BRIEFLY: Final = 0.2  # seconds
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+):")
 _DEVICE = re.compile(r"/dev/(video\d+|v4l/.+)")
@@ -84,6 +91,29 @@ def parse_address(url: str) -> Address:
             )
         return Address("network", url, scheme, shown)
     return Address(_local_kind(url), url, "", shown)
+
+
+def check_scheme(address: Address) -> None:
+    """Raises ValueError if this machine's FFmpeg knows no protocol of an address's scheme."""
+    if address.kind != "network" or address.scheme in _EVERYWHERE:
+        return
+    import av
+
+    try:
+        # It names no place: whether the protocol is known is told before that.
+        av.open(f"{address.scheme}:", timeout=_BRIEFLY).close()
+    except av.error.ProtocolNotFoundError:
+        raise ValueError(unknown_protocol(address)) from None
+    except (av.error.FFmpegError, OSError):
+        pass
+
+
+def unknown_protocol(address: Address) -> str:
+    """The sentence for an address whose protocol FFmpeg does not know."""
+    return (
+        f"{address.shown}: {address.scheme} is no protocol that this FFmpeg knows; "
+        "rtsp, http, https, rtmp, udp, rtp and tcp are"
+    )
 
 
 def _local_kind(path: str) -> Kind:

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from nodes.decoder.address import unknown_protocol
 from streamer import SourceError
 
 if TYPE_CHECKING:
@@ -217,11 +218,7 @@ def _explain_network(
                 retry=True,
             )
         case fault.ProtocolNotFoundError():
-            return Fault(
-                f"{shown}: {address.scheme} is no protocol that this FFmpeg knows; "
-                "rtsp, http, https, rtmp, udp, rtp and tcp are",
-                Reason.ADDRESS,
-            )
+            return Fault(unknown_protocol(address), Reason.ADDRESS)
         case fault.OptionNotFoundError():
             return Fault(f"{shown}: FFmpeg does not know one of its options", Reason.ADDRESS)
         case fault.TimeoutError() | fault.ExitError():

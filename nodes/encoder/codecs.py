@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final, cast
 
@@ -16,9 +15,11 @@ from av.error import FFmpegError
 from av.video.reformatter import ColorRange
 
 from nodes.encoder.failures import reason
+from nodes.encoder.known import no_option
 from nodes.encoder.on_gpu import surfaces_of
-from nodes.encoder.outputs import WHIP, Container, Output
+from nodes.encoder.outputs import WHIP, Output
 from nodes.encoder.params import EncoderParams, bits_per_second
+from nodes.encoder.recipes import LOSSLESS, recipe_of
 from streamer import ParameterError
 from streamer.errors import DeviceError
 from streamer.priority import ordinary_priority
@@ -39,100 +40,7 @@ _HELD_BRIEFLY: Final[Mapping[str, Mapping[str, str]]] = {
     "libvpx-vp9": {"lag-in-frames": "6"},
 }
 _LAMBDA: Final = 118  # FF_QP2LAMBDA: units of global_quality in one step of a quantiser
-
-
-@dataclass(frozen=True, slots=True)
-class _Recipe:
-    """How one encoder is set up.
-
-    Attributes:
-        always: options of every output.
-        live: options where latency counts.
-        filed: options where size and quality count.
-        preset: name of the option that trades speed for size, and its value live and filed.
-        quality: name of the option of constant quality, and its value live and filed.
-        frees: whether it copies the picture while it is sent, so that it may be handed the very
-            memory of the frame; a test holds each of these to it.
-    """
-
-    always: Mapping[str, str] = field(default_factory=dict)
-    live: Mapping[str, str] = field(default_factory=dict)
-    filed: Mapping[str, str] = field(default_factory=dict)
-    preset: tuple[str, str, str] | None = None
-    quality: tuple[str, float, float] | None = None
-    frees: bool = False
-
-
-_NVENC = _Recipe(
-    # A picture whose type is asked for must become a point of entry, not just an intra picture.
-    always={"forced-idr": "1", "rc": "vbr", "bf": "0", "delay": "0"},
-    live={"tune": "ull", "zerolatency": "1"},
-    filed={"tune": "hq", "spatial-aq": "1"},
-    preset=("preset", "p3", "p5"),
-    quality=("cq", 25, 22),
-)
-# FFmpeg's own encoders of this family take the quantiser from each picture, where PyAV cannot write
-# it; between two limits that are the same, there is no other.
-_QUANTISED = _Recipe(quality=("qmin", 4, 3))
-_LEAST_QUANTISER, _MOST_QUANTISER = 1, 31
-_RECIPES: Final[dict[str, _Recipe]] = {
-    "libx264": _Recipe(
-        always={"forced-idr": "1"},
-        live={"tune": "zerolatency", "bf": "0", "sc_threshold": "0"},
-        preset=("preset", "veryfast", "veryfast"),
-        quality=("crf", 23, 20),
-        frees=True,
-    ),
-    "libx265": _Recipe(
-        always={"forced-idr": "1", "x265-params": "log-level=none"},
-        live={"tune": "zerolatency", "bf": "0"},
-        filed={},
-        preset=("preset", "ultrafast", "fast"),
-        quality=("crf", 26, 24),
-        frees=True,
-    ),
-    "libvpx-vp9": _Recipe(
-        always={"row-mt": "1", "deadline": "realtime"},
-        live={"lag-in-frames": "0", "error-resilient": "1"},
-        filed={"auto-alt-ref": "1"},
-        preset=("cpu-used", "8", "6"),
-        quality=("crf", 34, 30),
-        frees=True,
-    ),
-    "libvpx": _Recipe(
-        always={"deadline": "realtime"},
-        live={"lag-in-frames": "0"},
-        preset=("cpu-used", "8", "4"),
-        quality=("crf", 12, 10),
-        frees=True,
-    ),
-    "libsvtav1": _Recipe(
-        live={"svtav1-params": "pred-struct=1:lookahead=0"},
-        preset=("preset", "12", "10"),
-        quality=("crf", 38, 34),
-        frees=True,
-    ),
-    "h264_nvenc": _NVENC,
-    "hevc_nvenc": _NVENC,
-    "av1_nvenc": _NVENC,
-    "mjpeg": _Recipe(quality=("qmin", 3, 2)),
-    "mpeg4": _QUANTISED,
-    "mpeg2video": _QUANTISED,
-    "png": _Recipe(),
-    "rawvideo": _Recipe(),
-    "ffv1": _Recipe(),
-    "prores_ks": _Recipe(),
-    "mpeg1video": _QUANTISED,
-    "flv": _QUANTISED,
-    "h263p": _QUANTISED,
-    "msmpeg4v2": _QUANTISED,
-    "msmpeg4": _QUANTISED,
-    "wmv1": _QUANTISED,
-    "wmv2": _QUANTISED,
-}
-_OTHER = _Recipe(quality=("qscale", 4, 3))
 _ZERO_BITRATE_MEANS_QUALITY = ("libvpx-vp9", "libvpx")
-_LOSSLESS = ("png", "rawvideo", "ffv1", "huffyuv", "ffvhuff", "qtrle", "gif", "apng", "bmp")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +95,7 @@ class Setup:
         # Keyframes are asked for by time, since pictures may come at any rate; this count is a
         # limit beyond reach. Too large a number is refused by some encoders.
         context.gop_size = min(2000, max(2, round(float(self.interval * rate) * 4)))
-        if self.codec not in _LOSSLESS:
+        if self.codec not in LOSSLESS:
             context.flags |= Flags.frame_duration
         if self.codec == "mjpeg":
             context.color_range = ColorRange.JPEG
@@ -221,17 +129,11 @@ def choose(
         surfaces: whether pictures may lie in the GPU's memory, where its own encoder reads them.
 
     Raises:
-        ParameterError: an unknown or unsuitable codec, preset or option, or none that opens.
+        ParameterError: none opens with these settings.
     """
     # SVT-AV1 writes to the terminal by itself; 1 leaves its errors.
     os.environ.setdefault("SVT_LOG", "1")
-    if params.codec != "auto":
-        _check_name(params.codec)
-        _check_held(output, params.codec)
-        names = [params.codec]
-    else:
-        names = list(output.container.video)
-    *better, last = names
+    *better, last = output.encoders(params.codec)
     where = gpu if surfaces else None
     for name in better:
         try:
@@ -242,7 +144,7 @@ def choose(
 
 
 def _setup(codec: str, output: Output, params: EncoderParams, gpu: int | None) -> Setup:
-    recipe = _RECIPES.get(codec, _OTHER)
+    recipe = recipe_of(codec)
     live = output.live
     options = {**recipe.always, **(recipe.live if live else recipe.filed)}
     if output.container is WHIP:
@@ -252,11 +154,6 @@ def _setup(codec: str, output: Output, params: EncoderParams, gpu: int | None) -
     if recipe.preset is not None:
         name, at_once, later = recipe.preset
         options[name] = params.preset or (at_once if live else later)
-    elif params.preset is not None:
-        raise ParameterError(
-            f"no presets of the codec {codec} are known; leave out preset={params.preset}, or give "
-            "the codec's own under options"
-        )
     bits: int | None = None
     qscale: float | None = None
     if params.bitrate is not None:
@@ -270,15 +167,11 @@ def _setup(codec: str, output: Output, params: EncoderParams, gpu: int | None) -
         if name == "qscale":
             qscale = value
         elif name == "qmin":
-            options["qmin"] = options["qmax"] = _quantiser(codec, value)
+            options["qmin"] = options["qmax"] = str(int(value))
         else:
             options[name] = f"{value:g}"
             if codec in _ZERO_BITRATE_MEANS_QUALITY:
                 options["b"] = "0" if codec == "libvpx-vp9" else "8M"
-    elif params.quality is not None:
-        raise ParameterError(f"the codec {codec} has no quality; leave out {params.quality:g}")
-    if codec in _LOSSLESS and bits is not None:
-        raise ParameterError(f"the codec {codec} has no bit rate; leave out bitrate")
     options.update({name: _text(value) for name, value in params.options.items()})
     interval = params.keyframe_interval or (1 if live else 2)
     return Setup(
@@ -291,15 +184,6 @@ def _setup(codec: str, output: Output, params: EncoderParams, gpu: int | None) -
         rate=params.rate,
         frees=recipe.frees,
     )
-
-
-def _quantiser(codec: str, quality: float) -> str:
-    if quality != int(quality) or not _LEAST_QUANTISER <= quality <= _MOST_QUANTISER:
-        raise ParameterError(
-            f"the quality of the codec {codec} is a whole number from {_LEAST_QUANTISER} (best) "
-            f"to {_MOST_QUANTISER}, not {quality:g}"
-        )
-    return str(int(quality))
 
 
 def _text(value: str | float | bool) -> str:
@@ -337,67 +221,9 @@ def _probed(setup: Setup) -> Setup:
         ) from error
     unknown = sorted(set(context.options) & set(setup.options))
     if unknown:
-        known = context.supported_options
-        names = [item.name for item in (*known.private, *known.generic)]
-        raise ParameterError(
-            f"the codec {setup.codec} has no option {unknown[0]!r}" + _suggestion(unknown[0], names)
-        )
+        raise ParameterError(no_option(setup.codec, unknown[0]))
     return setup
 
 
 def _listed(setup: Setup) -> str:
     return ", ".join(f"{name}={value}" for name, value in setup.options.items()) or "its defaults"
-
-
-def _suggestion(name: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=3)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
-
-
-def _check_name(name: str) -> None:
-    try:
-        if av.Codec(name, "w").type == "video":
-            return
-        raise ParameterError(f"the codec {name!r} is not a video codec")
-    except UnknownCodecError:
-        names = sorted(_video_encoders())
-        hint = _suggestion(name, names) or f"; usual ones: {', '.join(_usual(names))}"
-        raise ParameterError(f"FFmpeg has no encoder {name!r} here{hint}") from None
-
-
-def _video_encoders() -> set[str]:
-    found = set()
-    for name in av.codecs_available:
-        try:
-            codec = av.Codec(name, "w")
-        except UnknownCodecError:
-            continue
-        if codec.type == "video":
-            found.add(name)
-    return found
-
-
-def _usual(names: list[str]) -> list[str]:
-    return [name for name in _RECIPES if name in names]
-
-
-def _check_held(output: Output, name: str) -> None:
-    """Raises ParameterError if the container cannot hold what the encoder makes."""
-    if not can_hold(output.container, name):
-        suited = [known for known in _RECIPES if can_hold(output.container, known)]
-        raise ParameterError(
-            f"{output.shown} cannot hold the codec {name}; it takes "
-            f"{', '.join(suited) or 'no other'}: set codec to auto or one of these"
-        )
-
-
-def can_hold(container: Container, name: str) -> bool:
-    """Whether a container can hold what an encoder of this name makes."""
-    if container.holds:
-        return av.Codec(name, "w").canonical_name in container.holds
-    with av.open(os.devnull, "w", format=container.muxer) as scratch:
-        try:
-            scratch.add_stream(name)
-        except ValueError:
-            return False
-    return True

@@ -61,6 +61,14 @@ class Output:
         """The address without credentials, for messages."""
         return mask(self.url)
 
+    def encoders(self, codec: str) -> tuple[str, ...]:
+        """Encoders that may be taken, best first: the one that is asked for, or what suits it.
+
+        Args:
+            codec: FFmpeg's name of an encoder, or `auto`.
+        """
+        return self.container.video if codec == "auto" else (codec,)
+
     @property
     def claim(self) -> str | None:
         """What no other output can have: the address without credentials, or the device."""

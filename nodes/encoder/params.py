@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from nodes.encoder.outputs import OutputError, parse
+from nodes.encoder.recipes import check_bitrate, check_preset, check_quality
 from streamer import Params
 
 _BITRATE = re.compile(r"(?P<number>\d{1,15}(?:\.\d{1,15})?)\s*(?P<unit>[kKmM]?)")
@@ -129,12 +131,51 @@ class EncoderParams(Params):
             raise ValueError(str(error)) from None
         return url
 
+    @field_validator("codec")
+    @classmethod
+    def _known_codec(cls, codec: str, info: ValidationInfo) -> str:
+        if codec != "auto":
+            # Here, since FFmpeg takes a while to load: most graphs name no codec.
+            from nodes.encoder.known import check_codec, check_held
+
+            check_codec(codec)
+            if "url" in info.data:
+                check_held(parse(info.data["url"]), codec)
+        return codec
+
+    @field_validator("quality")
+    @classmethod
+    def _fitting_quality(cls, quality: float | None, info: ValidationInfo) -> float | None:
+        if quality is not None:
+            _ask(info, lambda codec: check_quality(codec, quality))
+        return quality
+
     @field_validator("bitrate")
     @classmethod
-    def _bitrate_is_a_number(cls, text: str | None) -> str | None:
+    def _fitting_bitrate(cls, text: str | None, info: ValidationInfo) -> str | None:
         if text is not None:
             bits_per_second(text)
+            _ask(info, check_bitrate)
         return text
+
+    @field_validator("preset")
+    @classmethod
+    def _fitting_preset(cls, preset: str | None, info: ValidationInfo) -> str | None:
+        if preset is not None:
+            _ask(info, lambda codec: check_preset(codec, preset))
+        return preset
+
+    @field_validator("options")
+    @classmethod
+    def _known_options(
+        cls, options: dict[str, str | int | float | bool], info: ValidationInfo
+    ) -> dict[str, str | int | float | bool]:
+        encoders = _encoders(info)
+        if options and encoders:
+            from nodes.encoder.known import check_options
+
+            check_options(encoders, options)
+        return options
 
     @field_validator("keep_free")
     @classmethod
@@ -176,3 +217,22 @@ class EncoderParams(Params):
         if abs(near - Fraction(self.fps)) < Fraction(1, 200) and self.fps != round(self.fps):
             return near
         return Fraction(self.fps).limit_denominator(1001)
+
+
+def _encoders(info: ValidationInfo) -> tuple[str, ...]:
+    """Encoders that the output may come to; none where its address or codec is a mistake itself."""
+    if "url" not in info.data or "codec" not in info.data:
+        return ()
+    return parse(info.data["url"]).encoders(info.data["codec"])
+
+
+def _ask(info: ValidationInfo, test: Callable[[str], None]) -> None:
+    """Raises the last encoder's ValueError where none of those that may be taken passes a test."""
+    mistake: ValueError | None = None
+    for codec in _encoders(info):
+        try:
+            return test(codec)
+        except ValueError as error:
+            mistake = error
+    if mistake is not None:
+        raise mistake

@@ -161,7 +161,7 @@ def check_size(engine: OneStep, width: int, height: int) -> None:
         near = "x".join(str(max(1, round(side / multiple)) * multiple) for side in (width, height))
         raise streamer.NodeError(
             f"the model takes sides that are multiples of {multiple}, not {width}x{height}; "
-            f"put a preprocess node with size {near} before it"
+            f"put a preprocess node with size {near} before it (`streamer style`: --size {near})"
         )
 
 

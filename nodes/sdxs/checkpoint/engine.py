@@ -308,7 +308,8 @@ class CheckpointOneStep(OneStep):
         native = "x".join(map(str, self.native_size))
         return (
             f"model {self.name} was made for {native} pixels and looks worse at {width}x{height}; "
-            f"put a preprocess node with size {native} before it"
+            f"put a preprocess node with size {native} before it (`streamer style`: --size "
+            f"{native})"
         )
 
     def _take_prompt(self, prompt: str) -> None:

@@ -286,8 +286,10 @@ def test_a_host_that_nobody_knows():
 
 
 def test_a_protocol_that_nobody_speaks():
-    with pytest.raises(SourceError, match="srt is no protocol that this FFmpeg knows"):
-        solo(Decoder, url="srt://127.0.0.1:9000")
+    for scheme in ("gopherspace", "mail"):
+        with pytest.raises(ValidationError, match=f"{scheme} is no protocol that this FFmpeg know"):
+            Decoder.Params(url=f"{scheme}://127.0.0.1:9000")
+    Decoder.Params(url="concat:one.ts|two.ts")
 
 
 def test_an_unknown_format_option(clip):

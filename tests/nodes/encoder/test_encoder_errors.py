@@ -48,6 +48,21 @@ def opened(url: str | Path, **params) -> Encoder:
         ({"url": "a.mp4", "keyframe_interval": -2}, "greater than 0"),
         ({"url": "a.mp4", "audio": "loud"}, "'auto' or 'none'"),
         ({"url": "a.mp4", "nonsense": 1}, "nonsense"),
+        ({"url": "a.mp4", "codec": "libx26"}, "no encoder 'libx26'.*did you mean.*libx264"),
+        ({"url": "a.mp4", "codec": "zzzz"}, "no encoder 'zzzz' here; usual ones: libx264, "),
+        ({"url": "a.mp4", "codec": "aac"}, "'aac' is not a video codec"),
+        ({"url": "a.mp4", "codec": "rawvideo"}, "cannot hold the codec rawvideo; it takes libx264"),
+        ({"url": "a.webm", "codec": "libx264"}, "cannot hold the codec libx264; it takes libvpx-v"),
+        ({"url": "a.ts", "codec": "libvpx-vp9"}, "cannot hold the codec libvpx-vp9"),
+        ({"url": "%d.png", "codec": "libx264"}, "cannot hold the codec libx264; it takes png"),
+        ({"url": "a.mp4", "codec": "png", "quality": 3}, "the codec png has no quality"),
+        ({"url": "%d.png", "quality": 3}, "the codec png has no quality"),
+        ({"url": "/dev/video9", "bitrate": "4M"}, "the codec rawvideo has no bit rate"),
+        ({"url": "%d.jpg", "preset": "fast"}, "no presets of the codec mjpeg are known"),
+        ({"url": "a.mp4", "codec": "mpeg4", "quality": 0}, r"from 1 \(best\) to 31, not 0"),
+        ({"url": "a.mp4", "codec": "mpeg4", "quality": 2.5}, r"to 31, not 2\.5"),
+        ({"url": "a.mp4", "options": {"tunee": "film"}}, "no option 'tunee'; did you mean tune"),
+        ({"url": "a.mp4", "codec": "h264_nvenc", "options": {"crf": 9}}, "nvenc has no option"),
     ],
 )
 def test_parameters_are_refused_before_anything_opens(params, words):
@@ -86,14 +101,7 @@ def test_an_address_is_claimed_for_one_output(one, other, same):
 @pytest.mark.parametrize(
     ("params", "words"),
     [
-        ({"codec": "libx26"}, "no encoder 'libx26'.*did you mean.*libx264"),
-        ({"codec": "aac"}, "'aac' is not a video codec"),
-        ({"codec": "png", "quality": 3}, "cannot hold|no quality"),
-        ({"codec": "mpeg4", "quality": 0}, r"whole number from 1 \(best\) to 31, not 0"),
-        ({"codec": "mpeg4", "quality": 2.5}, r"to 31, not 2\.5"),
-        ({"codec": "rawvideo"}, "cannot hold the codec rawvideo; it takes libx264"),
         ({"preset": "warp"}, "does not open with .*preset=warp"),
-        ({"options": {"tunee": "film"}}, "no option 'tunee'; did you mean tune"),
         ({"options": {"crf": "low"}}, "does not open with .*crf=low"),
     ],
 )
@@ -103,13 +111,17 @@ def test_codec_and_its_options_are_tried_on_opening(tmp_path, params, words):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_codec_that_the_container_cannot_hold(tmp_path):
-    with pytest.raises(ParameterError, match="cannot hold the codec libx264; it takes libvpx-vp9"):
-        opened(tmp_path / "out.webm", codec="libx264")
-    with pytest.raises(ParameterError, match="cannot hold the codec libvpx-vp9"):
-        opened(tmp_path / "out.ts", codec="libvpx-vp9")
-    with pytest.raises(ParameterError, match="cannot hold the codec libx264; it takes png"):
-        opened(tmp_path / "%d.png", codec="libx264")
+def test_an_option_that_only_another_encoder_has_is_told_on_opening(tmp_path):
+    Encoder.Params(url="a.mp4", options={"spatial-aq": 1})  # NVENC has it, and may be there
+    if not os.path.exists("/dev/nvidia0"):
+        with pytest.raises(ParameterError, match="libx264 has no option 'spatial-aq'"):
+            opened(tmp_path / "out.mp4", options={"spatial-aq": 1})
+
+
+def test_mistakes_of_several_parameters_are_told_together():
+    with pytest.raises(ValidationError) as caught:
+        Encoder.Params(url="a.png", codec="libx26", keyframe_interval=-1)
+    assert [error["loc"] for error in caught.value.errors()] == [("codec",), ("keyframe_interval",)]
 
 
 @pytest.mark.skipif(os.path.exists("/dev/nvidia0"), reason="this machine may have NVENC")
