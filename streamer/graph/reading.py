@@ -132,7 +132,7 @@ def read_tree(
     environ: AnyMapping[str, str],
     report: Callable[[Problem], None],
 ) -> Value:
-    """The values of a YAML text, environment variables put in.
+    """The values of a graph file's text, environment variables put in.
 
     Args:
         text: of the file.
@@ -142,6 +142,30 @@ def read_tree(
 
     Raises:
         GraphError: the text is no YAML, is empty, or exceeds a bound.
+    """
+    root = read_yaml(text, file=file, environ=environ, report=report)
+    if root is None:
+        raise GraphError([Problem(file, 0, 0, "is empty; a graph has version, name and nodes")])
+    return root
+
+
+def read_yaml(
+    text: str,
+    *,
+    file: str,
+    environ: AnyMapping[str, str] | None = None,
+    report: Callable[[Problem], None],
+) -> Value | None:
+    """The values of any YAML text with their places; None where it holds none.
+
+    Args:
+        text: of the file.
+        file: its name in messages.
+        environ: variables by name, to be put in; None leaves `$` alone.
+        report: called for each mistake after which reading can go on.
+
+    Raises:
+        GraphError: the text is no YAML, or exceeds a bound.
     """
     if len(text) > MAX_BYTES:
         raise GraphError([Problem(file, 0, 0, f"is larger than {MAX_BYTES >> 20} MiB")])
@@ -154,7 +178,7 @@ def read_tree(
         message = f"is no valid YAML: a number or an escape is out of range ({error})"
         raise GraphError([Problem(file, 0, 0, message)]) from None
     if root is None:
-        raise GraphError([Problem(file, 0, 0, "is empty; a graph has version, name and nodes")])
+        return None
     return _Builder(loader.plain, file, environ, report).build(root, 0)
 
 

@@ -45,9 +45,19 @@ SCENES = ("china.jpg", "flower.jpg", "rocket", "camera", "coins")
 
 
 def photographs() -> dict[str, Picture]:
-    """Every photograph that is trained on, RGB, by name."""
-    import skimage.data
-    from sklearn.datasets import load_sample_image
+    """Every photograph that is trained on, RGB, by name.
+
+    Raises:
+        ValueError: The packages that they come with are not installed.
+    """
+    try:
+        import skimage.data
+        from sklearn.datasets import load_sample_image
+    except ImportError as error:
+        raise ValueError(
+            f"the photographs come with scikit-image and scikit-learn ({error}): "
+            "pip install '.[train]'"
+        ) from error
 
     found = {name: np.asarray(getattr(skimage.data, name)()) for name in TRAINED_ON}
     found |= {name: np.asarray(load_sample_image(name)) for name in TRAINED_ON_SKLEARN}

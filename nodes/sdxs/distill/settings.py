@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from streamer.errors import GraphError, Problem
+from streamer.graph.reading import read_yaml
+from streamer.graph.tree import Mapping
+from streamer.graph.wording import explain, field_names, near
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -46,7 +50,8 @@ class Stage(Section):
         weight_decay: AdamW's.
         clip: The largest norm of the gradients.
         average: Decay of the moving average of the weights.
-        precision: Of the forward pass; the weights are float32.
+        precision: Of the forward pass; the weights are float32. `auto` is bfloat16 where the
+            device computes in it, else float32, which is then several times as fast.
         log_every: Steps between lines of the curve.
         keep_every: Steps between checkpoints.
     """
@@ -61,7 +66,7 @@ class Stage(Section):
     weight_decay: Weight = 1e-3
     clip: Annotated[float, Field(gt=0)] = 1.0
     average: Share = 0.998
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     log_every: Positive = 50
     keep_every: Positive = 250
 
@@ -78,7 +83,7 @@ def load(name: str | Path, kind: type[S]) -> S:
 
     Raises:
         FileNotFoundError: There is no such configuration.
-        ValueError: It is not valid; the message names every mistake.
+        ValueError: It is not valid; the message names every mistake at its line and column.
     """
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
@@ -88,25 +93,49 @@ def load(name: str | Path, kind: type[S]) -> S:
         raise FileNotFoundError(
             f"no configuration {str(name)!r}: neither a YAML file nor one of {known}"
         )
+    problems: list[Problem] = []
     try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
-    return check(fields, kind, where=path)
-
-
-def check(fields: Any, kind: type[S], *, where: Path) -> S:
-    """Makes a section out of what YAML gave.
-
-    Raises:
-        ValueError: It is not valid; the message names every mistake.
-    """
-    if not isinstance(fields, Mapping):
-        raise ValueError(f"{where} must be a mapping of sections, not {type(fields).__name__}")
+        root = read_yaml(path.read_text(encoding="utf-8"), file=str(path), report=problems.append)
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is no YAML: it is not UTF-8 text") from None
+    except GraphError as error:
+        raise ValueError(str(error)) from None
+    if not isinstance(root, Mapping):
+        raise ValueError(f"{path} must be a mapping of sections: family, data, a stage each")
+    made = None
     try:
-        return kind.model_validate(dict(fields))
+        made = kind.model_validate(root.plain())
     except ValidationError as error:
-        mistakes = "; ".join(
-            f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()
+        problems += explain(
+            error.errors(include_url=False),
+            root,
+            place=root.place,
+            title=_title,
+            unknown=lambda path, key: f"is not known; {near(key, _keys(kind, path))}",
+            wanted=lambda path: "",
         )
-        raise ValueError(f"{where}: {mistakes}") from None
+    if made is None or problems:
+        problems.sort(key=lambda problem: (problem.line, problem.column))
+        told = [str(problem) for problem in problems]
+        raise ValueError("\n".join(told if len(told) == 1 else [f"{len(told)} mistakes", *told]))
+    return made
+
+
+def _title(path: Sequence[str | int]) -> str:
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)[1:]
+
+
+def _keys(kind: type[BaseModel], path: Sequence[str | int]) -> list[str]:
+    """The keys that a section of a YAML may have."""
+    for step in path:
+        field = kind.model_fields.get(str(step))
+        inner = None if field is None else field.annotation
+        found = [one for one in (inner, *get_args(inner)) if _is_section(one)]
+        if not found:
+            return []
+        kind = found[0]
+    return field_names(kind)
+
+
+def _is_section(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)

@@ -104,6 +104,32 @@ def test_a_factor_for_no_optimiser_is_a_mistake(tmp_path: Path) -> None:
     assert looped(tmp_path / "score", rates={"one": 4.0}).step == 4
 
 
+@pytest.mark.parametrize(
+    ("precision", "facts", "mixed"),
+    [
+        ("auto", {"avx2": True, "avx512_bf16": False, "amx_bf16": False}, False),
+        ("auto", {"avx512_bf16": True, "amx_bf16": False}, True),
+        ("auto", {"neon": True, "bf16": True}, True),
+        ("auto", {}, False),
+        ("bfloat16", {"avx512_bf16": False}, True),
+        ("float32", {"amx_bf16": True}, False),
+    ],
+)
+def test_bfloat16_is_left_to_processors_that_compute_in_it(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+    facts: dict[str, bool],
+    mixed: bool,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: facts)
+    loop = looped(tmp_path, precision=precision)
+    with loop.precision():
+        made = loop.networks["one"](torch.ones(1, 4))
+    assert made.dtype == (torch.bfloat16 if mixed else torch.float32)
+    assert loop.networks["one"].weight.dtype == torch.float32
+
+
 def test_a_curve_says_each_step_once(tmp_path: Path) -> None:
     """Lines after the last checkpoint are of steps that will be done again."""
     looped(tmp_path)

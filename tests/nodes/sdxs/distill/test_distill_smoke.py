@@ -18,7 +18,7 @@ from nodes.sdxs import OneStep
 from nodes.sdxs.distill import curves
 from nodes.sdxs.distill.export import export
 from nodes.sdxs.distill.loop import CURVE, FILE, Loop, rate, read
-from nodes.sdxs.distill.settings import Stage, load
+from nodes.sdxs.distill.settings import CONFIGS, Stage, load
 from nodes.sdxs.distill.small import ablation, chain, networks
 from nodes.sdxs.distill.small.run import STAGES, Run
 from nodes.sdxs.distill.small.settings import Small
@@ -185,15 +185,29 @@ def test_mistakes_are_one_sentence(tmp_path: Path, words: tuple[str, ...], compl
 
 def test_every_mistake_of_a_yaml_is_named(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_text("family: small\nstyles: [ink]\ndata: {pictures: 0}\nteachers: {steps: 3}\n")
-    with pytest.raises(ValueError, match=r"data\.pictures: .*greater than or equal to 1") as caught:
+    lines = (CONFIGS / "smoke.yaml").read_text().splitlines()
+    lines = [line for line in lines if not line.startswith(("data:", "draft:"))]
+    first = len(lines) + 1
+    lines += ["data: {pictures: 0, blend: 0.5}", "draft: {steps: 1e1, rate: fast}", "polis: 3"]
+    path.write_text("\n".join(lines))
+    with pytest.raises(ValueError, match="4 mistakes") as caught:
         load(path, Small)
-    assert "teachers: Extra inputs" in str(caught.value)
-    path.write_text("- a list\n")
-    with pytest.raises(ValueError, match="must be a mapping of sections, not list"):
+    told = str(caught.value).splitlines()[1:]
+    assert told == [
+        f"{path}:{first}:18: data.pictures: must be at least 1, not 0",
+        f"{path}:{first}:21: data.blend: is not known; did you mean 'blends'?",
+        f"{path}:{first + 1}:27: draft.rate: must be a number, not 'fast'",
+        f"{path}:{first + 2}:1: polis: is not known; did you mean 'polish'?",
+    ]
+    for text in ("- a list\n", "", "# nothing\n"):
+        path.write_text(text)
+        with pytest.raises(ValueError, match="must be a mapping of sections: family, data"):
+            load(path, Small)
+    path.write_text("a: [1")
+    with pytest.raises(ValueError, match=r"mine\.yaml:\d+:\d+: the '\[' opened .* is not closed"):
         load(path, Small)
-    path.write_text("a: [")
-    with pytest.raises(ValueError, match="is not YAML"):
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match="is not UTF-8 text"):
         load(path, Small)
 
 
