@@ -145,6 +145,9 @@ class Lease:
     def write(self, source: Any, shape: tuple[int, ...]) -> None:
         """Fills a slot on a GPU from an array there, or from a contiguous one in host memory.
 
+        An array in pinned memory is read later, on this thread's stream: it must not change before
+        that has passed. Any other of the host may be changed at once.
+
         Raises:
             ValueError: the array is not contiguous, not uint8, or of another shape.
         """

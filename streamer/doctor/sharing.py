@@ -171,17 +171,19 @@ def _sockets() -> Finding:
     )
 
 
-def _cuda_ipc() -> Iterator[Finding]:
-    """Whether a second process can open memory of each GPU, by doing so."""
+def _gpus() -> int:
     try:
         import cupy
 
-        count = cupy.cuda.runtime.getDeviceCount()
+        count: int = cupy.cuda.runtime.getDeviceCount()
     except Exception:  # CuPy raises its own types; that it is missing or broken is said elsewhere
-        count = 0
-    if not count and not os.environ.get(gpu.SIMULATED):
-        return
-    for ordinal in range(max(count, 1)):
+        return 0
+    return count
+
+
+def _cuda_ipc() -> Iterator[Finding]:
+    """Whether a second process can open memory of each GPU, by doing so."""
+    for ordinal in range(1 if os.environ.get(gpu.SIMULATED) else _gpus()):
         try:
             why = probe.ask(gpu.device(ordinal))
         except DeviceError as error:

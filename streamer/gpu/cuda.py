@@ -18,6 +18,9 @@ _NOT_READY: Final = 600
 _IPC_EVENTS: Final = 125  # cudaDevAttrIpcEventSupport
 _INTEGRATED: Final = 18  # cudaDevAttrIntegrated
 _PORTABLE: Final = 1  # cudaHostRegisterPortable
+# Errors after which every call of the process fails: illegal addresses, failed launches, faults of
+# the hardware. Another process is not concerned.
+_BROKEN: Final = frozenset({214, 700, 702, 709, *range(710, 720), 999})
 
 # Streams of threads, which are never destroyed: torch's allocator, and whoever has painted on one,
 # name it long after its thread has ended, and drivers crash on one that is gone. Torch keeps its
@@ -113,6 +116,9 @@ class CudaDevice:
             external = getattr(self._threads, "torch_stream", None)
             if external is None:
                 external = torch.cuda.ExternalStream(mine.ptr, device=self.ordinal)
+                # Where torch was imported after this thread had its stream, it has worked on its
+                # own: weights that were brought to the device, say.
+                external.wait_stream(torch.cuda.default_stream(self.ordinal))
                 self._threads.torch_stream = external
             torch.cuda.set_stream(external)
         return int(mine.ptr)
@@ -263,10 +269,12 @@ class CudaDevice:
             raise self._refused(name, error) from error
 
     def _refused(self, name: str, error: Any) -> DeviceError:
-        return DeviceError(
+        made = DeviceError(
             f"gpu {self.ordinal}: {name}: {str(error).splitlines()[0]}",
             out_of_memory=error.status == _OUT_OF_MEMORY,
         )
+        made.retry = error.status in _BROKEN
+        return made
 
     def __repr__(self) -> str:
         return f"<CudaDevice {self.ordinal} {self.name} {self.uuid}>"

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from streamer.errors import FrameError
+from streamer.errors import DeviceError, FrameError
 from streamer.gpu.device import Device
 
 DEADLINE: Final = 2.0
@@ -173,8 +173,13 @@ class _Queue:
                 while not self._items:
                     self._news.wait()
                 events, callback = self._items.pop(0)
-            for event in events:
-                self._device.event_synchronize(event)
+            try:
+                for event in events:
+                    self._device.event_synchronize(event)
+            except DeviceError:
+                # The GPU is lost to this process, as the node will find; when the process has
+                # ended, the slots that it held are taken back.
+                continue
             with self._news:
                 self._idle.extend(events)
             callback()

@@ -26,34 +26,54 @@ _answers: dict[str, str] = {}
 
 
 def ask(device: Device) -> str:
-    """Why other processes cannot open memory of a device; empty if a second process could.
+    """Why other processes cannot open memory of a device; empty if nothing speaks against it.
 
     Takes as long as it takes to start a process that uses the GPU, some seconds; the answer is
-    kept for this process.
+    kept for this process. Memory that is short just now says nothing: links that cannot be opened
+    then find another way for themselves, and it is tried again when it is asked again.
+
+    Raises:
+        DeviceError: the GPU does not answer.
     """
-    if device.uuid not in _answers:
-        _answers[device.uuid] = device.ipc_refusal() or _try(device)
-    return _answers[device.uuid]
+    known = _answers.get(device.uuid)
+    if known is not None:
+        return known
+    try:
+        answer = device.ipc_refusal() or _try(device)
+    except DeviceError as error:
+        if not error.out_of_memory:
+            raise
+        return ""
+    _answers[device.uuid] = answer
+    return answer
 
 
 class Probe:
     """Asks in a thread of its own, while the node opens."""
 
     def __init__(self, device: Device) -> None:
-        self._answer = ""
+        self._answer: str | DeviceError = ""
         self._thread = threading.Thread(target=self._ask, args=(device,), daemon=True)
         self._thread.start()
 
     def answer(self) -> str:
         """As `ask`; waits for it."""
         self._thread.join()
+        if isinstance(self._answer, DeviceError):
+            raise self._answer
         return self._answer
 
     def _ask(self, device: Device) -> None:
-        self._answer = ask(device)
+        try:
+            self._answer = ask(device)
+        except DeviceError as error:
+            self._answer = error
+        except OSError as error:  # no process can be started
+            self._answer = f"no second process could try it: {error}"
 
 
 def _try(device: Device) -> str:
+    """Has a second process read; memory that is short, here or there, is a `DeviceError`."""
     pointer = event = 0
     stream = device.stream_create()
     try:
@@ -69,6 +89,8 @@ def _try(device: Device) -> str:
         }
         return _second_process(task)
     except DeviceError as error:
+        if error.out_of_memory:
+            raise
         return str(error)
     finally:
         if event:
@@ -94,8 +116,10 @@ def _second_process(task: dict[str, Any]) -> str:
     if done.returncode or not lines:
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
         return f"a second process that opened its memory ended with {done.returncode}: {last}"
-    answer: str = json.loads(lines[-1])
-    return answer
+    answer: dict[str, Any] = json.loads(lines[-1])
+    if answer["out_of_memory"]:
+        raise DeviceError(answer["refusal"], out_of_memory=True)
+    return str(answer["refusal"])
 
 
 def _read(task: dict[str, Any]) -> str:
@@ -127,10 +151,11 @@ def _read(task: dict[str, Any]) -> str:
 def main() -> None:
     """Entry point of `python -m streamer.gpu.probe`: the second process."""
     task = json.loads(sys.stdin.read())
+    answer: dict[str, Any] = {"refusal": "", "out_of_memory": False}
     try:
-        answer = _read(task)
+        answer["refusal"] = _read(task)
     except DeviceError as error:
-        answer = str(error)
+        answer = {"refusal": str(error), "out_of_memory": error.out_of_memory}
     print(json.dumps(answer), flush=True)
 
 

@@ -238,6 +238,8 @@ class NodeThread:
         device = device_for(node, self.plan.gpu, self.context.log)
         probe = Probe(device) if device is not None and self.video is not None else None
         node.open()
+        if device is not None:
+            device.stream()  # torch may have been imported meanwhile
         if device is not None and self.video is not None and probe is not None:
             self.video.use_device(device, probe.answer())
         self.context.device = device

@@ -18,12 +18,13 @@ from __future__ import annotations
 
 from streamer.gpu.simulated.arrays import SimulatedArray
 from streamer.gpu.simulated.runtime import SimulatedDevice
-from streamer.gpu.simulated.world import Settings, change, make, used, violations
+from streamer.gpu.simulated.world import Settings, break_here, change, make, used, violations
 
 __all__ = [
     "Settings",
     "SimulatedArray",
     "SimulatedDevice",
+    "break_here",
     "change",
     "make",
     "used",

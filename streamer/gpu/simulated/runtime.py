@@ -21,7 +21,7 @@ from streamer.gpu.device import HANDLE_BYTES, Copy
 from streamer.gpu.simulated.arrays import SimulatedArray
 from streamer.gpu.simulated.memory import LANES, Memory, forget_lane
 from streamer.gpu.simulated.streams import EVENTS, Events, Stream
-from streamer.gpu.simulated.world import Settings, alive, settings_of, world
+from streamer.gpu.simulated.world import Settings, alive, is_broken, settings_of, world
 
 _NAMESPACE: Final = uuid.UUID("6ba7b811-9dad-11d1-80b4-00c04fd430c8")
 _HANDLE: Final = struct.Struct("<4sQQQ")
@@ -62,20 +62,30 @@ class SimulatedDevice:
     def _settings(self) -> Settings:
         return settings_of(self._folder)
 
+    def _called(self, name: str) -> None:
+        self.calls[name] += 1
+        if is_broken(self._folder):
+            error = DeviceError(
+                f"gpu {self.ordinal}: {name}: cudaErrorIllegalAddress: an illegal memory access "
+                "was encountered"
+            )
+            error.retry = True
+            raise error
+
     def ipc_refusal(self) -> str:
         """See `Device`."""
         return "" if self._settings.ipc else "the driver has no events between processes"
 
     def memory(self) -> tuple[int, int]:
         """See `Device`."""
-        self.calls["memGetInfo"] += 1
+        self._called("memGetInfo")
         total = self._settings.memory
         with self._world.ledger() as ledger:
             return total - self._taken(ledger), total
 
     def malloc(self, nbytes: int) -> int:
         """See `Device`."""
-        self.calls["malloc"] += 1
+        self._called("malloc")
         settings = self._settings
         with self._world.ledger() as ledger:
             if self._taken(ledger) + nbytes > settings.memory:
@@ -98,7 +108,7 @@ class SimulatedDevice:
 
     def free(self, pointer: int) -> None:
         """See `Device`."""
-        self.calls["free"] += 1
+        self._called("free")
         memory = self._memories.pop(pointer, None)
         if memory is None or not memory.own:
             raise DeviceError(f"gpu {self.ordinal}: free: cudaErrorInvalidValue")
@@ -111,7 +121,7 @@ class SimulatedDevice:
 
     def ipc_get_mem_handle(self, pointer: int) -> bytes:
         """See `Device`."""
-        self.calls["ipcGetMemHandle"] += 1
+        self._called("ipcGetMemHandle")
         if not self._settings.ipc:
             raise DeviceError(
                 f"gpu {self.ordinal}: ipcGetMemHandle: cudaErrorNotSupported: "
@@ -124,10 +134,10 @@ class SimulatedDevice:
 
     def ipc_open_mem_handle(self, handle: bytes) -> int:
         """See `Device`."""
-        self.calls["ipcOpenMemHandle"] += 1
+        self._called("ipcOpenMemHandle")
         refused = f"gpu {self.ordinal}: ipcOpenMemHandle:"
-        if self._settings.opening:
-            raise DeviceError(f"{refused} {self._settings.opening}")
+        if reason := self._settings.opening:
+            raise DeviceError(f"{refused} {reason}", out_of_memory="out of memory" in reason)
         kind, pid, place, nbytes = _HANDLE.unpack(handle[: _HANDLE.size].ljust(_HANDLE.size, b"\0"))
         if pid == os.getpid():
             self._world.violation("a handle is opened in the process that exported it")
@@ -151,7 +161,7 @@ class SimulatedDevice:
 
     def ipc_close_mem_handle(self, pointer: int) -> None:
         """See `Device`."""
-        self.calls["ipcCloseMemHandle"] += 1
+        self._called("ipcCloseMemHandle")
         memory = self._memories.pop(pointer, None)
         if memory is None or memory.own:
             raise DeviceError(f"gpu {self.ordinal}: ipcCloseMemHandle: cudaErrorInvalidValue")
@@ -170,7 +180,7 @@ class SimulatedDevice:
 
     def stream_create(self) -> int:
         """See `Device`."""
-        self.calls["streamCreate"] += 1
+        self._called("streamCreate")
         with self._world.ledger() as ledger:
             number: int = ledger["next"]
             ledger["next"] += 1
@@ -184,7 +194,7 @@ class SimulatedDevice:
 
     def stream_destroy(self, stream: int) -> None:
         """See `Device`."""
-        self.calls["streamDestroy"] += 1
+        self._called("streamDestroy")
         ended = self._streams.pop(stream)
         ended.synchronize()
         ended.end()
@@ -193,18 +203,18 @@ class SimulatedDevice:
 
     def stream_wait_event(self, stream: int, event: int) -> None:
         """See `Device`."""
-        self.calls["streamWaitEvent"] += 1
+        self._called("streamWaitEvent")
         with self._world.locked():
             self._events.wait(self._index(event), self._streams[stream])
 
     def stream_synchronize(self, stream: int) -> None:
         """See `Device`."""
-        self.calls["streamSynchronize"] += 1
+        self._called("streamSynchronize")
         self._streams[stream].synchronize()
 
     def event_create(self, *, interprocess: bool = False) -> int:
         """See `Device`."""
-        self.calls["eventCreate"] += 1
+        self._called("eventCreate")
         with self._world.ledger() as ledger:
             serial: int = ledger["next"]
             ledger["next"] += 1
@@ -221,32 +231,32 @@ class SimulatedDevice:
 
     def event_destroy(self, event: int) -> None:
         """See `Device`."""
-        self.calls["eventDestroy"] += 1
+        self._called("eventDestroy")
         if self._opened_events.pop(event, None) is None:
             with self._world.ledger() as ledger:
                 del ledger["events"][str(event)]
 
     def event_record(self, event: int, stream: int) -> None:
         """See `Device`."""
-        self.calls["eventRecord"] += 1
+        self._called("eventRecord")
         with self._world.locked():
             self._events.record(self._index(event), self._streams[stream])
 
     def event_query(self, event: int) -> bool:
         """See `Device`."""
-        self.calls["eventQuery"] += 1
+        self._called("eventQuery")
         return self._events.passed(self._index(event))
 
     def event_synchronize(self, event: int) -> None:
         """See `Device`."""
-        self.calls["eventSynchronize"] += 1
+        self._called("eventSynchronize")
         nap = threading.Event()
         while not self._events.passed(self._index(event)):
             nap.wait(0.0002)
 
     def ipc_get_event_handle(self, event: int) -> bytes:
         """See `Device`."""
-        self.calls["ipcGetEventHandle"] += 1
+        self._called("ipcGetEventHandle")
         with self._world.ledger() as ledger:
             entry = ledger["events"][str(event)]
         if not (entry["shared"] and self._settings.ipc):
@@ -256,7 +266,7 @@ class SimulatedDevice:
 
     def ipc_open_event_handle(self, handle: bytes) -> int:
         """See `Device`."""
-        self.calls["ipcOpenEventHandle"] += 1
+        self._called("ipcOpenEventHandle")
         kind, pid, index, serial = _HANDLE.unpack(handle[: _HANDLE.size].ljust(_HANDLE.size, b"\0"))
         with self._world.ledger() as ledger:
             entry = ledger["events"].get(str(index))
@@ -268,7 +278,7 @@ class SimulatedDevice:
 
     def memcpy_async(self, to: int, source: int, nbytes: int, kind: Copy, stream: int) -> None:
         """See `Device`."""
-        self.calls["memcpyAsync"] += 1
+        self._called("memcpyAsync")
         self.copied[kind] += nbytes
         meter.count(kind, nbytes)
         reads = [] if kind is Copy.TO_DEVICE else [(source, nbytes)]
@@ -288,22 +298,22 @@ class SimulatedDevice:
 
     def memset_async(self, pointer: int, value: int, nbytes: int, stream: int) -> None:
         """See `Device`."""
-        self.calls["memsetAsync"] += 1
+        self._called("memsetAsync")
         self._put(stream, lambda: ctypes.memset(pointer, value, nbytes), [], [(pointer, nbytes)])
 
     def host_register(self, pointer: int, nbytes: int) -> None:
         """See `Device`."""
-        self.calls["hostRegister"] += 1
+        self._called("hostRegister")
         self._pinned[pointer] = nbytes
 
     def host_unregister(self, pointer: int) -> None:
         """See `Device`."""
-        self.calls["hostUnregister"] += 1
+        self._called("hostUnregister")
         del self._pinned[pointer]
 
     def array(self, pointer: int, shape: tuple[int, ...], *, owner: object) -> SimulatedArray:
         """See `Device`."""
-        self.calls["array"] += 1
+        self._called("array")
         return SimulatedArray(self, pointer, shape, owner)
 
     def tensor(self, array: SimulatedArray) -> SimulatedArray:
@@ -333,7 +343,7 @@ class SimulatedDevice:
         sources: Sequence[SimulatedArray],
     ) -> None:
         """Puts a computation into this thread's stream; see `SimulatedArray.compute`."""
-        self.calls["launchKernel"] += 1
+        self._called("launchKernel")
         out = self._memory(to.pointer).view(to.pointer, to.nbytes).reshape(to.shape)
         views = []
         for source in sources:

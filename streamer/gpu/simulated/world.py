@@ -62,6 +62,16 @@ def change(folder: str | Path, **settings: Any) -> None:
     fresh.replace(path / _SETTINGS)
 
 
+def break_here(folder: str | Path) -> None:
+    """Has every call of this process fail from now on, as after a kernel's illegal access."""
+    (Path(folder) / f"broken-{os.getpid()}").touch()
+
+
+def is_broken(folder: Path) -> bool:
+    """Whether `break_here` was called in this process."""
+    return (folder / f"broken-{os.getpid()}").exists()
+
+
 def settings_of(folder: Path) -> Settings:
     """The settings as they are now."""
     return Settings(**json.loads((folder / _SETTINGS).read_text()))

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 import streamer
+from streamer import gpu
+from streamer.gpu import simulated
 
 
 class Count(streamer.Source["Count.Params"]):
@@ -47,19 +49,21 @@ class Add(streamer.Transform["Add.Params"]):
     class Params(streamer.Params):
         dies_at: int = -1
         """number of the picture at which its process is killed, the first time"""
+        breaks_at: int = -1
+        """number of the picture at which the GPU is lost to its process, the first time"""
         returns_array: bool = False
         """whether it returns memory of its own, which costs a copy"""
 
     def process(self, frame: streamer.Frame) -> Any:
         if 0 <= self.params.dies_at <= frame.seq and self.context.incarnation == 1:
             os.kill(os.getpid(), signal.SIGKILL)
+        if 0 <= self.params.breaks_at <= frame.seq and self.context.incarnation == 1:
+            simulated.break_here(os.environ[gpu.SIMULATED])
         out = self.context.allocate(frame.width, frame.height, like=frame.header)
         if out.memory == "host":
             out.write(frame.numpy() + np.uint8(1))
             return out
         if self.params.returns_array:
-            from streamer import gpu
-
             array = gpu.device(0).empty((frame.height, frame.width, 3))  # type: ignore[attr-defined]
             array.compute(lambda pixels: pixels + np.uint8(1), frame.cupy())
             out.release()

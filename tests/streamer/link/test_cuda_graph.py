@@ -89,6 +89,24 @@ def test_a_node_that_is_killed_comes_back_and_its_memory_is_freed(
     assert simulated.used(simulated_gpu) == 0
 
 
+@pytest.mark.parametrize("at", ["first", "second"])
+def test_a_process_that_lost_its_gpu_is_replaced_at_once(
+    tmp_path: Path, simulated_gpu: Path, at: str
+) -> None:
+    breaks: Any = {at: {"breaks_at": 20}}
+    report, seen = run(tmp_path, source={"count": 300, "live": True}, **breaks)
+    seqs = [seq for seq, _, _ in seen]
+    assert all(right for _, right, _ in seen)
+    assert seqs == sorted(set(seqs))
+    assert seqs[-1] == 299
+    # One that rests, as after a fault that stays, would miss the rest of the pictures.
+    assert report.nodes["one" if at == "first" else "two"].restarts == 1
+    assert report.exit_status == 0
+    sink = report.sinks["check"]
+    assert sink.captured == 300 == sink.delivered + sum(sink.dropped.values())
+    assert simulated.used(simulated_gpu) == 0
+
+
 def test_memory_that_runs_short_in_mid_run_costs_pictures_which_are_counted(
     tmp_path: Path, simulated_gpu: Path
 ) -> None:

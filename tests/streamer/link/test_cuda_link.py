@@ -216,6 +216,21 @@ def test_the_probe_opens_memory_in_a_second_process(
         assert simulated.used(on_gpu) == 0
 
 
+def test_memory_that_is_short_says_nothing_of_sharing(
+    on_gpu: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = gpu.device(0)
+    monkeypatch.setattr(probe, "_answers", {})
+    simulated.change(on_gpu, opening="cudaErrorMemoryAllocation: out of memory")
+    assert probe.Probe(device).answer() == ""
+    # It is not remembered: what is asked later is tried again.
+    simulated.change(on_gpu, opening="invalid device context")
+    assert "invalid device context" in probe.ask(device)
+    simulated.change(on_gpu, opening="")
+    assert "invalid device context" in probe.ask(device)
+    assert simulated.used(on_gpu) == 0
+
+
 def test_both_views_are_on_the_nodes_stream_and_numpy_is_a_counted_copy(
     context: zmq.Context[Any],
 ) -> None:
