@@ -65,12 +65,13 @@ class StreamDiffusionLoop:
 
         models: Any = diffusers
         torch.manual_seed(0)
-        with torch.device(device):
-            self.unet: Any = models.UNet2DConditionModel(**config).eval()
-            self.vae: Any = models.AutoencoderTiny().eval()
+        # Drawn on the CPU: a recording that failed before in this process leaves the GPU's random
+        # numbers unusable.
+        self.unet: Any = models.UNet2DConditionModel(**config).eval()
+        self.vae: Any = models.AutoencoderTiny().eval()
         for net in (self.unet, self.vae):
             # Not diffusers' own `to`, which warns of modules that must stay in float32: none.
-            nn.Module.to(net, dtype=dtype)
+            nn.Module.to(net, device=device, dtype=dtype)
         self._device, self._dtype = device, dtype
         self._side = side
         width = config["cross_attention_dim"]

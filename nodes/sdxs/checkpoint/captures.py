@@ -6,6 +6,8 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from functools import cache
+from queue import SimpleQueue
 from typing import Final, Generic, Protocol, TypeVar
 
 KEPT: Final = 4
@@ -25,7 +27,7 @@ E = TypeVar("E", bound=Entry)
 
 
 class Captures(Generic[K, E]):
-    """Makes entries in a thread of its own, the one asked for last first, and keeps a few.
+    """Makes entries in another thread, the one asked for last first, and keeps a few.
 
     Whoever asks goes on without until his entry is there. What cannot be made is said once, and
     not tried again.
@@ -46,7 +48,7 @@ class Captures(Generic[K, E]):
         self._failed: dict[K, str] = {}
         self._wanted: tuple[K, Callable[[], E]] | None = None
         self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
+        self._working = False
         self._closed = False
 
     def get(self, key: K, make: Callable[[], E]) -> E | None:
@@ -63,11 +65,9 @@ class Captures(Generic[K, E]):
                 return found
             if not self._closed and key not in self._failed:
                 self._wanted = key, make
-                if self._thread is None:
-                    self._thread = threading.Thread(
-                        target=self._work, name="sdxs-capture", daemon=True
-                    )
-                    self._thread.start()
+                if not self._working:
+                    self._working = True
+                    _tasks().put(self._work)
         return None
 
     def wait(self, key: K, *, seconds: float | None = None) -> bool:
@@ -77,7 +77,7 @@ class Captures(Generic[K, E]):
             Whether it is there.
         """
         with self._changed:
-            self._changed.wait_for(lambda: key in self._ready or self._thread is None, seconds)
+            self._changed.wait_for(lambda: key in self._ready or not self._working, seconds)
             return key in self._ready
 
     @property
@@ -105,7 +105,7 @@ class Captures(Generic[K, E]):
         """Makes nothing any more, waits for what is being made, and lets go of all."""
         with self._changed:
             self._closed, self._wanted = True, None
-            self._changed.wait_for(lambda: self._thread is None)
+            self._changed.wait_for(lambda: not self._working)
         self.clear()
 
     def _work(self) -> None:
@@ -113,7 +113,7 @@ class Captures(Generic[K, E]):
             with self._changed:
                 wanted, self._wanted = self._wanted, None
                 if wanted is None:
-                    self._thread = None
+                    self._working = False
                     self._changed.notify_all()
                     return
             key, make = wanted
@@ -141,4 +141,30 @@ class Captures(Generic[K, E]):
                 former.append(self._ready.popitem(last=False)[1])
             self._changed.notify_all()
         for one in former:
-            one.retire()
+            try:
+                one.retire()
+            except Exception as error:  # the thread is everybody's: it goes on
+                self.log.warning("%s: what it replaces is not let go: %s", self._what(key), error)
+
+
+_starting = threading.Lock()
+
+
+def _tasks() -> SimpleQueue[Callable[[], None]]:
+    """What the process's one thread for recordings is to do next."""
+    with _starting:
+        return _started()
+
+
+@cache
+def _started() -> SimpleQueue[Callable[[], None]]:
+    # One for all recordings: cuDNN's plans are made anew in each thread, which takes seconds, and
+    # torch keeps them for ever, also when the thread has ended.
+    tasks: SimpleQueue[Callable[[], None]] = SimpleQueue()
+
+    def work() -> None:
+        while True:
+            tasks.get()()
+
+    threading.Thread(target=work, name="sdxs-capture", daemon=True).start()
+    return tasks

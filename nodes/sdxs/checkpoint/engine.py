@@ -72,6 +72,10 @@ class CheckpointOneStep(OneStep):
     ) -> CheckpointOneStep:
         """See `OneStep.load`."""
         place, arithmetic = _checked(device, dtype, backend, threads, text_encoder)
+        if place.type == "cuda":
+            # cuDNN's attention makes a plan for each shape in each thread, which takes tenths of a
+            # second in the midst of pictures; flash attention takes any shape at once.
+            torch.backends.cuda.enable_cudnn_sdp(False)
         if threads is not None and place.type == "cpu":
             torch.set_num_threads(threads)
         budget = Budget(place, arithmetic, what=f"model {name}")

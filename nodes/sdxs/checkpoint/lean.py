@@ -5,6 +5,7 @@ All of it leaves the result as it is, but for the rounding of sums in another or
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -34,6 +35,8 @@ def fold_time(net: Any, time: Tensor) -> None:
         block.conv1.bias = nn.Parameter(moved, requires_grad=False)
         block.time_emb_proj = None
         _in_place(block)
+        if block.upsample is None and block.downsample is None and block.output_scale_factor == 1:
+            block.forward = partial(_residual, block)
 
 
 def rectify_in_place(decoder: nn.Module) -> None:
@@ -41,6 +44,16 @@ def rectify_in_place(decoder: nn.Module) -> None:
     for module in decoder.modules():
         if isinstance(module, nn.ReLU):
             module.inplace = True
+
+
+def _residual(block: Any, given: Tensor, time: Tensor | None = None) -> Tensor:
+    """A residual block without its division by 1, and with its sum in place."""
+    hidden = block.conv1(block.nonlinearity(block.norm1(given)))
+    hidden = block.conv2(block.nonlinearity(block.norm2(hidden)))
+    if block.conv_shortcut is not None:
+        given = block.conv_shortcut(given)
+    summed: Tensor = hidden.add_(given)
+    return summed
 
 
 def _in_place(block: Any) -> None:

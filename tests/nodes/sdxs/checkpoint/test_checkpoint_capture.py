@@ -108,9 +108,14 @@ def test_it_equals_the_networks_run_as_they_stand(
 
 
 @pytest.fixture
-def live(write: Write, control: Write, place: Place) -> CheckpointOneStep:
+def dtype() -> str:
+    return "auto"
+
+
+@pytest.fixture
+def live(write: Write, control: Write, place: Place, dtype: str) -> CheckpointOneStep:
     """A captured engine in the shape of SDXL, whose prompts change the time embedding too."""
-    engine = load(place, write("xl"), control=control("xl"))
+    engine = load(place, write("xl"), control=control("xl"), dtype=dtype)
     engine.painter.extract = TorchExtractor([GREY], device=place.device)
     captured(engine, place.recorder)
     return engine
@@ -187,9 +192,12 @@ def test_a_past_that_is_not_finite_leaves_nothing_behind(
     assert apart(out, expected) <= place.within
 
 
+# In half precision a GPU's kernels for three pictures differ from those for one by more.
+@pytest.mark.parametrize("dtype", ["float32"])
 def test_pictures_of_one_pass_keep_their_own_settings(
-    live: CheckpointOneStep, place: Place
+    live: CheckpointOneStep, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     snapshots = []
     for prompt, seed, scale in (("a dog", 1, 0.5), ("a tower", 2, 1.0), ("a dog", 3, 1.5)):
         live.prompt, live.seed, live.conditioning_scale = prompt, seed, scale
