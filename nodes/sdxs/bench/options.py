@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nodes.sdxs.bench.rig import WITH_CONTROL, load
-from nodes.sdxs.bench.speed import speed
-from nodes.sdxs.checkpoint.compiled import compiled as checkpoint_compiled
+from nodes.sdxs.bench.speed import compiler_for, speed
 from nodes.sdxs.checkpoint.network import Network
 from streamer.bench.acceptance.goals import Conditions, NotAvailable, Outcome
 
@@ -26,9 +25,7 @@ def eager(conditions: Conditions) -> Outcome:
 
 def compiled(conditions: Conditions) -> Outcome:
     """Captured, of kernels that torch.compile has made."""
-    # torch.compile's own kernels for a CPU take minutes to make; the rest of the way is the same.
-    compiler = partial(by_backend, backend="eager") if conditions.fake else checkpoint_compiled
-    return speed(conditions, WITH_CONTROL, at_least=None, compiler=compiler)
+    return speed(conditions, WITH_CONTROL, at_least=None, compiler=compiler_for(conditions))
 
 
 def contiguous(conditions: Conditions) -> Outcome:
@@ -46,9 +43,8 @@ def fp8(conditions: Conditions) -> Outcome:
         raise NotAvailable("FP8 needs a GPU")
     engine = load(WITH_CONTROL, conditions)
     in_float8(engine.network)
-    return speed(
-        conditions, WITH_CONTROL, at_least=None, compiler=checkpoint_compiled, engine=engine
-    )
+    compiler = compiler_for(conditions)
+    return speed(conditions, WITH_CONTROL, at_least=None, compiler=compiler, engine=engine)
 
 
 def tensorrt(conditions: Conditions) -> Outcome:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
 
 from nodes.sdxs.bench import timing
 from nodes.sdxs.bench.rig import Compiler, Model, Rig, loaded, recorder
 from nodes.sdxs.checkpoint import flops
+from nodes.sdxs.checkpoint.compiled import compiled
 from nodes.sdxs.checkpoint.engine import CheckpointOneStep
 from streamer.bench.acceptance.goals import Conditions, Outcome
 
@@ -15,6 +17,30 @@ TFLOPS: Final = 790e12
 no picture can be faster than its operations at this rate"""
 STEADY: Final = 1.3
 """p99 over p50 at most"""
+
+
+def fastest(conditions: Conditions, model: Model, *, at_least: float, **options: Any) -> Outcome:
+    """`speed` captured; where that misses the goal, compiled as well, as `compile: on` does.
+
+    Args:
+        conditions: under which.
+        model: which.
+        at_least: pictures a second that reach the goal.
+        options: of `speed`.
+    """
+    plain = speed(conditions, model, at_least=at_least, **options)
+    if plain.reached:
+        return plain
+    compiler = compiler_for(conditions)
+    made = speed(conditions, model, at_least=at_least, compiler=compiler, **options)
+    figures = {**made.figures, "captured_only": dict(plain.figures)}
+    text = f"captured and compiled: {made.text}; captured alone: {plain.text}"
+    return Outcome(text, made.reached, figures)
+
+
+def compiler_for(conditions: Conditions) -> Compiler:
+    """torch.compile as the node has it; on a CPU without its kernels, which take minutes there."""
+    return partial(compiled, backend="eager" if conditions.fake else "inductor")
 
 
 def speed(
@@ -43,6 +69,8 @@ def speed(
     model = model.under(conditions)
     engine = engine or loaded(model, conditions)
     frames, warm_ups = (6, 2) if conditions.fake else (timing.FRAMES, timing.WARM_UPS)
+    if not steady and not conditions.fake:
+        frames //= 2  # which is enough for a rate
     with Rig(
         engine,
         side=model.side,

@@ -122,7 +122,7 @@ def _buckets(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]
 def computes_in_bfloat16(device: torch.device) -> bool:
     """Whether a device has bfloat16 arithmetic; where it is emulated, it is slower than float32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # A torch that does not tell is taken for one on a processor that has none.
     facts: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(facts.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))

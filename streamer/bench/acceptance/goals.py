@@ -69,12 +69,15 @@ class Goal:
         text: what must be reached, or what is measured.
         seconds: that it may take at most, with everything that it loads.
         measure: measures it; what it raises stands in the table.
+        optional: whether it is a comparison that nothing hangs on: where no time is left for it,
+            nothing has failed.
     """
 
     name: str
     text: str
     seconds: float
     measure: Callable[[Conditions], Outcome]
+    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +89,8 @@ class Row:
         goal: its text.
         measured: what was; or why nothing was.
         verdict: `measured` where nothing must be reached, `simulated` where no GPU was, whatever
-            came out, `not available` where something is not installed.
+            came out, `not available` where something is not installed, or no time was left for a
+            comparison.
         took: seconds.
         figures: see `Outcome`.
     """

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, Final, TextIO
 
@@ -63,7 +64,7 @@ def _some(
 ) -> Iterator[Row]:
     """Rows of the first goals, at least of one: until their process has to be ended."""
     if time.monotonic() >= until:
-        yield from (_failed(goal, "no time was left for it") for goal in goals)
+        yield from map(_too_late, goals)
         return
     path, said_before = conditions.folder / f"{group}.rows", log.stat().st_size
     path.unlink(missing_ok=True)
@@ -119,6 +120,11 @@ def _why(process: subprocess.Popen[bytes], goal: Goal, said: str, until: float) 
         return f"not done within its {goal.seconds:g} s"
     lines = said.strip().splitlines() or ["it said nothing"]
     return f"its process ended with {status}: {lines[-1][:300]}"
+
+
+def _too_late(goal: Goal) -> Row:
+    row = _failed(goal, f"no time was left for it: --only {goal.name} measures it alone")
+    return replace(row, verdict="not available") if goal.optional else row
 
 
 def _failed(goal: Goal, why: str) -> Row:

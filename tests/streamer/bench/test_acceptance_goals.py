@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -187,8 +188,14 @@ def test_what_a_goal_has_started_ends_with_it(made: Path, conditions: Conditions
 
 def test_when_the_time_is_over_what_is_left_has_failed(made: Path, conditions: Conditions) -> None:
     goals = collect()["made"][:2]
-    rows = measuring.measure("made", goals, conditions, until=soon(-1))
-    assert {row.measured for row in rows} == {"no time was left for it"}
+    more = replace(goals[0], name="more", optional=True)
+    rows = measuring.measure("made", [*goals, more], conditions, until=soon(-1))
+    assert [(row.verdict, row.measured) for row in rows] == [
+        (verdict, f"no time was left for it: --only {name} measures it alone")
+        for verdict, name in (
+            ("failed", goals[0].name), ("failed", goals[1].name), ("not available", "more"),
+        )
+    ]  # fmt: skip
     slow = Goal(name="hang", text="", seconds=60, measure=goals[1].measure)
     (row,) = measuring.measure("made", [slow], conditions, until=soon(1))
     assert (row.verdict, row.measured) == (

@@ -102,6 +102,16 @@ def test_what_cannot_be_recorded_says_why(conditions: Conditions) -> None:
         made.__enter__()
 
 
+def test_what_misses_its_goal_is_compiled_as_well(conditions: Conditions) -> None:
+    slow = speed.fastest(conditions, rig.WITH_CONTROL, at_least=1e9)
+    assert slow.reached is False
+    assert slow.text.startswith("captured and compiled: ")
+    assert slow.figures["fps"] != slow.figures["captured_only"]["fps"] > 0
+    quick = speed.fastest(conditions, rig.WITH_CONTROL, at_least=1e-9)
+    assert quick.reached is True
+    assert "compiled" not in quick.text
+
+
 def test_speed_counts_pictures_and_holds_them_to_the_goal(conditions: Conditions) -> None:
     slow = speed.speed(conditions, rig.WITH_CONTROL, at_least=1e9, count=2)
     assert slow.reached is False
