@@ -121,11 +121,14 @@ class DeviceError(SlabError):
     Args:
         message: one sentence.
         out_of_memory: whether it is its memory that is short, which may pass.
+        lost: whether every call of this process fails from now on; another process may help.
     """
 
-    def __init__(self, message: str, *, out_of_memory: bool = False) -> None:
+    def __init__(self, message: str, *, out_of_memory: bool = False, lost: bool = False) -> None:
         super().__init__(message)
         self.out_of_memory = out_of_memory
+        self.lost = lost
+        self.retry = lost
 
 
 class RunError(StreamerError):

@@ -20,7 +20,7 @@ _INTEGRATED: Final = 18  # cudaDevAttrIntegrated
 _PORTABLE: Final = 1  # cudaHostRegisterPortable
 # Errors after which every call of the process fails: illegal addresses, failed launches, faults of
 # the hardware. Another process is not concerned.
-_BROKEN: Final = frozenset({214, 700, 702, 709, *range(710, 720), 999})
+_LOST: Final = frozenset({214, 700, 702, 709, *range(710, 720), 999})
 
 # Streams of threads, which are never destroyed: torch's allocator, and whoever has painted on one,
 # name it long after its thread has ended, and drivers crash on one that is gone. Torch keeps its
@@ -269,12 +269,11 @@ class CudaDevice:
             raise self._refused(name, error) from error
 
     def _refused(self, name: str, error: Any) -> DeviceError:
-        made = DeviceError(
+        return DeviceError(
             f"gpu {self.ordinal}: {name}: {str(error).splitlines()[0]}",
             out_of_memory=error.status == _OUT_OF_MEMORY,
+            lost=error.status in _LOST,
         )
-        made.retry = error.status in _BROKEN
-        return made
 
     def __repr__(self) -> str:
         return f"<CudaDevice {self.ordinal} {self.name} {self.uuid}>"

@@ -12,6 +12,8 @@ import os
 import secrets
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from streamer.errors import DeviceError, SlabError
@@ -24,6 +26,16 @@ MOST_SLOTS: Final = 900
 
 # Slabs of this process by identity: a consumer in the same process uses the same pointers.
 _own: weakref.WeakValueDictionary[bytes, CudaSlab] = weakref.WeakValueDictionary()
+
+
+@contextmanager
+def _left_to_the_driver() -> Iterator[None]:
+    """Gives back what can be; where the GPU is lost, the end of the process does."""
+    try:
+        yield
+    except DeviceError as error:
+        if not error.lost:
+            raise
 
 
 class CudaSlab:
@@ -119,9 +131,10 @@ class CudaSlab:
             pointer, self._pointer = self._pointer, 0
         if pointer:
             _own.pop(self._identity, None)
-            for event in self._events:
-                self.device.event_destroy(event)
-            self.device.free(pointer)
+            with _left_to_the_driver():
+                for event in self._events:
+                    self.device.event_destroy(event)
+                self.device.free(pointer)
 
     def _slot(self, index: int, slots: int, *, wait: bool) -> DevicePixels:
         if not self._pointer or not 0 <= index < slots:
@@ -188,9 +201,10 @@ class _Opened:
     def close(self) -> None:
         pointer, self._pointer = self._pointer, 0
         if pointer:
-            for event in self._events:
-                self._device.event_destroy(event)
-            self._device.ipc_close_mem_handle(pointer)
+            with _left_to_the_driver():
+                for event in self._events:
+                    self._device.event_destroy(event)
+                self._device.ipc_close_mem_handle(pointer)
 
     def _owner_lives(self) -> bool:
         return owner_lives(self._ticket)

@@ -143,7 +143,7 @@ class RuntimeContext:
                 self.drop(Drop.NO_SLOT)
                 raise FrameError(str(error)) from None
             # Its former process may be dead and its memory not yet free.
-            error.retry = error.retry or (error.out_of_memory and self.incarnation > 1)
+            error.retry = error.lost or (error.out_of_memory and self.incarnation > 1)
             raise
         self.waited_ns += time.monotonic_ns() - began
         if slot is None:

@@ -220,16 +220,21 @@ class NodeThread:
             text = f"{type(error).__name__}: {error}"
             self._failed(text, StreamerError.exit_status, quick=True)
         finally:
-            self.context.unwatched()
-            if not self.retry:
-                for outlet in self.outlets:
-                    outlet.finish()
-            if self._changes is not None:
-                self._changes.shutdown(wait=False, cancel_futures=True)
-            if self.feed is not None:
-                self.feed.close()
-            self.ended = True
-            worker.ring()
+            try:
+                self._leave()
+            finally:  # else the process would wait for its node for ever
+                self.ended = True
+                worker.ring()
+
+    def _leave(self) -> None:
+        self.context.unwatched()
+        if not self.retry:
+            for outlet in self.outlets:
+                outlet.finish()
+        if self._changes is not None:
+            self._changes.shutdown(wait=False, cancel_futures=True)
+        if self.feed is not None:
+            self.feed.close()
 
     def _run(self, node: Node[Any]) -> None:
         worker = self._worker

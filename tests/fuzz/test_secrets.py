@@ -66,6 +66,7 @@ def urls(password: str) -> list[str]:
     ]
 
 
+UNKNOWN = "gopherspace://127.0.0.1:9?passphrase=qzxvkw%40wjkvqx&mode=caller"
 OPTIONS: list[dict[str, Any]] = [
     {"headers": "Authorization: Basic qzxvkw==\r\nX-Api-Key: wjkvqx"},
     {"cookies": "session=qzxvkw; path=/; domain=wjkvqx"},
@@ -314,7 +315,7 @@ def test_runs_of_a_node_that_tells_everything(streamer: Run, tmp_path: Path, how
 def test_runs_whose_peers_refuse(streamer: Run, tmp_path: Path) -> None:
     seen = 0
     addresses = urls("qzxvkw%40wjkvqx")
-    for url in (addresses[0], addresses[2], addresses[5], addresses[8]):
+    for url in (addresses[0], addresses[2], addresses[5]):
         cam = {"uses": "decoder", "with": {"url": url, "give_up": 0, "options": OPTIONS[0]}}
         out = {"uses": "encoder", "from": "cam", "with": {"url": "null:"}}
         graph = written(tmp_path / "g.yaml", {"cam": cam, "out": out})
@@ -323,6 +324,12 @@ def test_runs_whose_peers_refuse(streamer: Run, tmp_path: Path) -> None:
         seen += "***" in done.stderr
         hidden(done.stdout, done.stderr, (tmp_path / "r.json").read_text())
     assert seen
+    # No protocol of an FFmpeg: told with the mistakes of the graph.
+    graph = written(tmp_path / "g.yaml", {"cam": {**cam, "with": {"url": UNKNOWN}}, "out": out})
+    done = streamer("run", graph, STREAMER_DEBUG="1")
+    assert done.returncode == 2, done.stderr
+    assert "***" in done.stderr
+    hidden(done.stdout, done.stderr)
     for url in ("rtmp://anna:qzxvkw@127.0.0.1:9/app/wjkvqx", "tcp://127.0.0.1:9?token=qzxvkw"):
         demo = {"uses": "decoder", "with": {"url": "demo:", "realtime": True}}
         out = {"uses": "encoder", "from": "cam", "with": {"url": url}}

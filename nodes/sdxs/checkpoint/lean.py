@@ -5,7 +5,7 @@ All of it leaves the result as it is, but for the rounding of sums in another or
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache
 from typing import Any
 
 from torch import Tensor, nn
@@ -36,7 +36,8 @@ def fold_time(net: Any, time: Tensor) -> None:
         block.time_emb_proj = None
         _in_place(block)
         if block.upsample is None and block.downsample is None and block.output_scale_factor == 1:
-            block.forward = partial(_residual, block)
+            # Not a method of the object, which would hold itself, and its weights with it.
+            block.__class__ = _lean(type(block))
 
 
 def rectify_in_place(decoder: nn.Module) -> None:
@@ -44,6 +45,11 @@ def rectify_in_place(decoder: nn.Module) -> None:
     for module in decoder.modules():
         if isinstance(module, nn.ReLU):
             module.inplace = True
+
+
+@cache
+def _lean(kind: type) -> type:
+    return type(kind.__name__, (kind,), {"forward": _residual})
 
 
 def _residual(block: Any, given: Tensor, time: Tensor | None = None) -> Tensor:

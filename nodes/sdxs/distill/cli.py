@@ -130,13 +130,13 @@ def _run(names: list[str] | None, config: str, folder: Path | None, plan: bool) 
                 train(names, config, _folder(config, folder), report=report, say=_say)
 
 
-@app.command("all")
+@app.command("all", short_help="All stages that are not finished, then the model.")
 def whole(config: Config = "tiny", folder: Folder = None, plan: Plan = False) -> None:
     """Runs every stage that is not finished, in order, and exports the model."""
     _run(None, config, folder, plan)
 
 
-@app.command()
+@app.command(short_help="All stages for seconds: does the chain hold?")
 def smoke(folder: Folder = None) -> None:
     """Runs every stage for seconds; fails if a loss does not fall or a student cannot paint."""
     _run(None, "smoke", folder, False)
@@ -161,21 +161,21 @@ def _stage(name: str, help_text: str) -> None:
 
 
 for _name, _help in {
-    "draft": "In small only: one-step regression, instead of pretrained networks.",
-    "autoencoder": "In small only: an autoencoder for the styled pictures.",
-    "teacher": "In small only: the teacher of many steps.",
-    "decoder": "In full only: the tiny decoder, and the encoder likewise.",
-    "unet": "Block removal, then output and feature distillation.",
-    "control": "In full only: the small ControlNet.",
+    "draft": "Small only: one-step regression of the operators.",
+    "autoencoder": "Small only: an autoencoder for the styled pictures.",
+    "teacher": "Small only: the teacher of many steps.",
+    "decoder": "Full only: the tiny decoder, the encoder likewise.",
+    "unet": "Block removal; output and feature distillation.",
+    "control": "Full only: the small ControlNet.",
     "warmup": "The feature-matching warm-up.",
     "score": "Segmented score distillation.",
-    "one-step-control": "In full only: the one-step ControlNet.",
-    "polish": "The adversarial finish with a LoRA of very low rank.",
+    "one-step-control": "Full only: the one-step ControlNet.",
+    "polish": "The adversarial finish, by a LoRA of rank 1.",
 }.items():
     _stage(_name, _help)
 
 
-@app.command()
+@app.command(short_help="Compares students, their teacher and another model.")
 def evaluate(
     config: Config = "tiny",
     folder: Folder = None,
@@ -197,7 +197,7 @@ def evaluate(
         print(table(run, against=against, stages=stage, size=size, grid=grid, strips=strips))
 
 
-@app.command("ablation")
+@app.command("ablation", short_help="Without matching, without scores, with both.")
 def ablate(
     config: Config = "tiny",
     folder: Folder = None,
@@ -219,7 +219,7 @@ def ablate(
         print(ablated(run, size=size, grid=grid))
 
 
-@app.command()
+@app.command(short_help="A stage's student as a model for the node.")
 def export(
     stage: Annotated[str, typer.Argument(help="Whose student.")] = "polish",
     config: Config = "tiny",

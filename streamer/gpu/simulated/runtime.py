@@ -65,12 +65,11 @@ class SimulatedDevice:
     def _called(self, name: str) -> None:
         self.calls[name] += 1
         if is_broken(self._folder):
-            error = DeviceError(
+            raise DeviceError(
                 f"gpu {self.ordinal}: {name}: cudaErrorIllegalAddress: an illegal memory access "
-                "was encountered"
+                "was encountered",
+                lost=True,
             )
-            error.retry = True
-            raise error
 
     def ipc_refusal(self) -> str:
         """See `Device`."""

@@ -274,7 +274,7 @@ def test_a_size_that_does_not_suit_is_told_once(caplog: pytest.LogCaptureFixture
         engine(np.zeros((256, 256, 3), np.uint8))
     assert [record.getMessage() for record in caplog.records] == [
         "model random:tiny was made for 256x256 pixels and looks worse at 64x64; put a preprocess "
-        "node with size 256x256 before it"
+        "node with size 256x256 before it (`streamer style`: --size 256x256)"
     ]
 
 

@@ -183,6 +183,14 @@ def test_mistakes_are_one_sentence(tmp_path: Path, words: tuple[str, ...], compl
     assert "Traceback" not in done.stderr
 
 
+def test_the_list_of_stages_is_not_cut_short() -> None:
+    done = distill("--help")
+    assert done.returncode == 0
+    assert "..." not in done.stdout
+    for name in STAGES:
+        assert f" {name} " in done.stdout
+
+
 def test_every_mistake_of_a_yaml_is_named(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     lines = (CONFIGS / "smoke.yaml").read_text().splitlines()

@@ -343,12 +343,12 @@ def test_what_cannot_work_is_said_before_anything_is_loaded(teacher: Path, tmp_p
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"resolution": 500}, "resolution: Input should be a multiple of 64"),
+        ({"resolution": 500}, "resolution: must be a multiple of 64, not 500"),
         ({"layout": "vega"}, "layout vega has no stage unet, for no block is removed"),
         ({"unet": None}, "layout sd15 needs a section unet"),
-        ({"score": {"steps": 1, "alpha": [1.0, 0.0]}}, "score.alpha.1: Input should be greater"),
-        ({"score": {"steps": 1, "matching": [1.0, -1]}}, "score.matching.1: Input should be"),
-        ({"score": {"steps": 0}}, "score.steps: Input should be greater than or equal to 1"),
+        ({"score": {"steps": 1, "alpha": [1.0, 0.0]}}, "score.alpha[1]: must be more than 0, not"),
+        ({"score": {"steps": 1, "matching": [1.0, -1]}}, "score.matching[1]: must be at least 0, not"),
+        ({"score": {"steps": 0}}, "score.steps: must be at least 1, not 0"),
     ],
 )
 def test_settings_that_would_fail_late_are_refused_at_once(
