@@ -347,7 +347,10 @@ def test_what_cannot_work_is_said_before_anything_is_loaded(teacher: Path, tmp_p
         ({"layout": "vega"}, "layout vega has no stage unet, for no block is removed"),
         ({"unet": None}, "layout sd15 needs a section unet"),
         ({"score": {"steps": 1, "alpha": [1.0, 0.0]}}, "score.alpha[1]: must be more than 0, not"),
-        ({"score": {"steps": 1, "matching": [1.0, -1]}}, "score.matching[1]: must be at least 0, not"),
+        (
+            {"score": {"steps": 1, "matching": [1.0, -1]}},
+            "score.matching[1]: must be at least 0, not",
+        ),
         ({"score": {"steps": 0}}, "score.steps: must be at least 1, not 0"),
     ],
 )
