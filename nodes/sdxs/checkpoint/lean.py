@@ -37,7 +37,8 @@ def fold_time(net: Any, time: Tensor) -> None:
         _in_place(block)
         if block.upsample is None and block.downsample is None and block.output_scale_factor == 1:
             # Not a method of the object, which would hold itself, and its weights with it.
-            block.__class__ = _lean(type(block))
+            kind: Any = type(block)
+            block.__class__ = _lean(kind)
 
 
 def rectify_in_place(decoder: nn.Module) -> None:
