@@ -66,8 +66,14 @@ def test_models_are_switched_and_refused_while_pictures_flow(
     )
     which = ("--run", run.pid)
     wait_for(lambda: out.exists() and out.stat().st_size > 20_000)
-    done = streamer("set", "style.model=random:tiny", *which)
-    assert done.returncode == 0, done.stderr
+
+    def switch(model: Path | str) -> None:
+        done = streamer("set", f"style.model={model}", *which)
+        # On cores that others use it takes longer than it is waited for, and is taken all the same.
+        assert done.returncode == 0 or "may take it later" in done.stderr, done.stderr
+        wait_for(lambda: streamer("get", "style.model", *which).stdout == f"{model}\n")
+
+    switch("random:tiny")
     for model, said in (
         (misshapen, "1 of another shape (conv_out.bias is 2 instead of 4)"),
         (tmp_path / "nowhere", f"no model '{tmp_path / 'nowhere'}'"),
@@ -79,8 +85,7 @@ def test_models_are_switched_and_refused_while_pictures_flow(
         assert said in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1
         assert streamer("get", "style.model", *which).stdout == "random:tiny\n"
-    done = streamer("set", f"style.model={folder}", *which)
-    assert done.returncode == 0, done.stderr
+    switch(folder)
     size = out.stat().st_size
     wait_for(lambda: out.stat().st_size > size + 2_000)
     run.send_signal(signal.SIGINT)
