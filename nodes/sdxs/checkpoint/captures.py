@@ -48,7 +48,7 @@ class Captures(Generic[K, E]):
         self._failed: dict[K, str] = {}
         self._wanted: tuple[K, Callable[[], E]] | None = None
         self._changed = threading.Condition()
-        self._working = False
+        self._working = self._making = False
         self._closed = False
 
     def get(self, key: K, make: Callable[[], E]) -> E | None:
@@ -105,16 +105,17 @@ class Captures(Generic[K, E]):
         """Makes nothing any more, waits for what is being made, and lets go of all."""
         with self._changed:
             self._closed, self._wanted = True, None
-            self._changed.wait_for(lambda: not self._working)
+            # Not for its turn, which comes after whatever others have made meanwhile.
+            self._changed.wait_for(lambda: not self._making)
         self.clear()
 
     def _work(self) -> None:
         while True:
             with self._changed:
                 wanted, self._wanted = self._wanted, None
+                self._working = self._making = wanted is not None
+                self._changed.notify_all()
                 if wanted is None:
-                    self._working = False
-                    self._changed.notify_all()
                     return
             key, make = wanted
             # Asked for again while it was being made.

@@ -29,6 +29,7 @@ from nodes.sdxs.checkpoint.capture import (
     Traced,
     without_collection,
 )
+from nodes.sdxs.checkpoint.captures import Captures
 from nodes.sdxs.checkpoint.compiled import compiled
 from nodes.sdxs.checkpoint.engine import CheckpointOneStep
 from nodes.sdxs.jobs import Job
@@ -416,3 +417,27 @@ def test_capture_is_checked(write: Write) -> None:
         OneStep.load(write("1"), capture="on")
     with pytest.raises(ValueError, match="model bundled is not compiled"):
         OneStep.load("bundled", compile=True)
+
+
+def test_closing_does_not_wait_for_what_others_have_made() -> None:
+    class Made:
+        def retire(self) -> None: ...
+
+    begun, through = threading.Event(), threading.Event()
+
+    def slow() -> Made:
+        begun.set()
+        assert through.wait(60)
+        return Made()
+
+    one: Captures[int, Made] = Captures(str)
+    other: Captures[int, Made] = Captures(str)
+    assert one.get(1, slow) is None
+    assert begun.wait(60)
+    assert other.get(2, Made) is None
+    other.close()  # while the thread is still at the other's
+    assert not through.is_set()
+    through.set()
+    assert one.wait(1, seconds=60)
+    assert other.get(2, Made) is None
+    assert other.keys == ()
