@@ -21,7 +21,8 @@ _EVERYWHERE: Final = frozenset(
     {"rtsp", "rtsps", "rtmp", "rtmps", "rtmpt", "udp", "rtp", "tcp", "http", "https", "ftp"}
     | {"pipe", "fd"}
 )
-"""Schemes that every FFmpeg knows; it is not asked for them, since that would load it."""
+"""Schemes that FFmpeg is not asked for, as it usually knows them: that would load it, and the last
+two would read the standard input."""
 CAMERA: Final = "camera:"
 """Before the name of a camera, or a part of it."""
 DEMO: Final = "demo:"
@@ -105,7 +106,7 @@ def check_scheme(address: Address) -> None:
     except av.error.ProtocolNotFoundError:
         raise ValueError(unknown_protocol(address)) from None
     except (av.error.FFmpegError, OSError):
-        pass
+        pass  # it is known, and misses the place
 
 
 def unknown_protocol(address: Address) -> str:

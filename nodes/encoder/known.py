@@ -38,10 +38,11 @@ def check_held(output: Output, name: str) -> None:
 
 def check_options(encoders: Sequence[str], options: Iterable[str]) -> None:
     """Raises ValueError if an option is of none of the encoders that FFmpeg has."""
-    known = [set(_options_of(name)) for name in encoders if name in av.codecs_available]
+    present = [name for name in encoders if name in av.codecs_available]
+    known = {option for name in present for option in _options_of(name)}
     for option in options:
-        if known and not any(option in names for names in known):
-            raise ValueError(no_option(encoders[-1], option))
+        if present and option not in known:
+            raise ValueError(no_option(present[-1], option))
 
 
 def no_option(codec: str, name: str) -> str:

@@ -176,9 +176,11 @@ class _Queue:
             try:
                 for event in events:
                     self._device.event_synchronize(event)
-            except DeviceError:
-                # The GPU is lost to this process, as the node will find; when the process has
-                # ended, the slots that it held are taken back.
+            except DeviceError as error:
+                if not error.lost:
+                    raise
+                # The node will find it, too; when the process has ended, the slots that it held
+                # are taken back.
                 continue
             with self._news:
                 self._idle.extend(events)

@@ -68,8 +68,6 @@ class Probe:
             self._answer = ask(device)
         except DeviceError as error:
             self._answer = error
-        except OSError as error:  # no process can be started
-            self._answer = f"no second process could try it: {error}"
 
 
 def _try(device: Device) -> str:
@@ -110,6 +108,8 @@ def _second_process(task: dict[str, Any]) -> str:
             timeout=_PATIENCE,
             check=False,
         )
+    except OSError as error:
+        return f"no second process could be started to open its memory: {error}"
     except subprocess.TimeoutExpired:
         return f"a second process that opened its memory did not come back within {_PATIENCE:g} s"
     lines = done.stdout.splitlines()

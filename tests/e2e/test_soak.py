@@ -66,5 +66,5 @@ def test_five_minutes_of_a_show_leave_everything_flat(tmp_path: Path) -> None:
     assert seen.changes >= 30
     assert seen.viewers >= 50
     assert seen.report["nodes"]["page"]["viewers_most"] >= 1
-    # It never stood still; how many pictures a second these cores can paint is no test's affair.
+    # How many pictures a second these cores can paint is no test's affair.
     assert seen.report["sinks"]["udp"]["delivered"] > 300 * 30 * 0.1

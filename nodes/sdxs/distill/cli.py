@@ -170,7 +170,7 @@ for _name, _help in {
     "warmup": "The feature-matching warm-up.",
     "score": "Segmented score distillation.",
     "one-step-control": "Full only: the one-step ControlNet.",
-    "polish": "The adversarial finish, by a LoRA of rank 1.",
+    "polish": "The adversarial finish, by a LoRA of low rank.",
 }.items():
     _stage(_name, _help)
 

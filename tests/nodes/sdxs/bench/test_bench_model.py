@@ -106,7 +106,8 @@ def test_what_misses_its_goal_is_compiled_as_well(conditions: Conditions) -> Non
     slow = speed.fastest(conditions, rig.WITH_CONTROL, at_least=1e9)
     assert slow.reached is False
     assert slow.text.startswith("captured and compiled: ")
-    assert slow.figures["fps"] != slow.figures["captured_only"]["fps"] > 0
+    assert slow.figures["fps"] > 0
+    assert slow.figures["captured_only"]["fps"] > 0
     quick = speed.fastest(conditions, rig.WITH_CONTROL, at_least=1e-9)
     assert quick.reached is True
     assert "compiled" not in quick.text
