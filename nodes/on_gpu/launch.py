@@ -13,7 +13,7 @@ Scalar = int | float
 BLOCK: Final = (32, 8)
 """threads of a block, across and down"""
 # Contraction would round differently from the CPU twin.
-_OPTIONS: Final = ("--std=c++14", "--fmad=false")
+OPTIONS: Final = ("--std=c++14", "--fmad=false")
 
 
 def launch(
@@ -81,4 +81,4 @@ def _module() -> Any:
     import cupy
 
     # Compiled for each device when first used there, and kept by CuPy on disk.
-    return cupy.RawModule(code=source(), options=_OPTIONS)
+    return cupy.RawModule(code=source(), options=OPTIONS)
