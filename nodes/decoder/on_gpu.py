@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from nodes.colour import Colour
-from nodes.decoder.hwaccel import HARDWARE
 from nodes.decoder.render import form_of
 from nodes.on_gpu import pictures
 from nodes.on_gpu.pictures import Picture
@@ -23,6 +22,7 @@ from nodes.sizes import Rect
 from streamer.formats import YUV_FORMATS, picture_shape
 from streamer.gpu import meter
 from streamer.gpu.device import Copy
+from streamer.gpu.nvdec import HARDWARE
 from streamer.gpu.staging import Staging
 
 if TYPE_CHECKING:

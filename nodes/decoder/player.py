@@ -152,6 +152,10 @@ class Player:
                     yield item
                     if source.still and self._params.loop and isinstance(item, Shot):
                         yield from self._repeat(item)
+                if self._shown == before and self._left_to_the_cpu():
+                    self._connection.close()
+                    source = self._connection.open()
+                    continue
                 if self._shown == before:
                     said = f"{self._address.shown} holds no picture that can be decoded"
                     if self._params.hwaccel == "cuda":
@@ -170,6 +174,21 @@ class Player:
             # buffers; it sees how few objects they are, not how large.
             gc.collect()
             source = self._connection.open() if self._params.loop else None
+
+    def _left_to_the_cpu(self) -> bool:
+        """Gives up the GPU's decoder, where there is one that may be done without.
+
+        FFmpeg itself changes over only where the decoder refuses the stream, and not where it
+        takes it and then fails with each picture, for want of memory, say.
+        """
+        if self._acceleration is None or self._acceleration.required:
+            return False
+        self._acceleration = None
+        self._context.log.warning(
+            "%s: the GPU's decoder gives no picture of it: the CPU decodes from now on",
+            self._address.shown,
+        )
+        return True
 
     def _repeat(self, shot: Shot) -> Iterator[Shot]:
         """A still picture, for ever."""
@@ -220,6 +239,7 @@ class Player:
                         self._connection.live()
                     yield shot
                 if self._connection.returns and decoding.blind() > self._params.timeout:
+                    self._left_to_the_cpu()  # when it is opened again
                     raise explain_blindness(self._address, self._params.timeout)
         finally:
             decoding.finish()

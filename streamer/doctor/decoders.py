@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from streamer import gpu
 from streamer.doctor.finding import Finding, Status
+from streamer.errors import DeviceError
 
 _AREA: Final = "Decode"
 _VIDEO: Final = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg2video", "mpeg4", "mjpeg", "prores")
@@ -57,21 +59,20 @@ def _software(name: str, codecs: tuple[str, ...]) -> Finding:
 
 
 def _hardware() -> Finding:
-    import av
-    from av.codec.hwaccel import HWAccel
-    from av.error import FFmpegError
+    """Whether the first GPU decodes, by having it decode a picture."""
+    from streamer.gpu import nvdec
 
     try:
-        av.CodecContext.create("h264", "r", HWAccel("cuda", allow_software_fallback=False))
-    except (FFmpegError, NotImplementedError, ValueError) as error:
-        return Finding(
-            area=_AREA,
-            name="on the GPU",
-            status=Status.WARN,
-            detail=f"CUDA does not open ({getattr(error, 'strerror', None) or error})",
-            advice="needs an NVIDIA GPU and its driver; the CPU decodes meanwhile",
-        )
-    return Finding(area=_AREA, name="on the GPU", status=Status.OK, detail="h264 through CUDA")
+        why = nvdec.refusal(gpu.device(0))
+    except DeviceError as error:
+        why = str(error)
+    return Finding(
+        area=_AREA,
+        name="on the GPU",
+        status=Status.WARN if why else Status.OK,
+        detail=why or "h264 by gpu 0 (NVDEC)",
+        advice="needs an NVIDIA GPU, its driver and CuPy; the CPU decodes meanwhile" if why else "",
+    )
 
 
 def _inputs() -> Finding:

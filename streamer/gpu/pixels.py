@@ -13,6 +13,7 @@ longer than a deadline, and looks whether its owner is alive. Within one process
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from typing import Final
 
 from streamer.errors import DeviceError, FrameError
 from streamer.gpu.device import Device
+
+_log = logging.getLogger("streamer.gpu")
 
 DEADLINE: Final = 2.0
 """seconds that a picture's producer has to finish the work that it has announced"""
@@ -177,11 +180,13 @@ class _Queue:
                 for event in events:
                     self._device.event_synchronize(event)
             except DeviceError as error:
-                if not error.lost:
-                    raise
-                # The node will find it, too; when the process has ended, the slots that it held
-                # are taken back.
-                continue
+                if error.lost:
+                    # The node will find it, too; when the process has ended, the slots that it
+                    # held are taken back.
+                    continue
+                # It must not end this thread: nothing would be given back any more.
+                _log.warning("what waited for a stream is given back without it: %s", error)
+                events = []
             with self._news:
                 self._idle.extend(events)
             callback()

@@ -16,7 +16,7 @@ import numpy as np
 from streamer.errors import DeviceError, FrameError, SlabError
 from streamer.gpu import meter
 from streamer.gpu.device import Copy, Device
-from streamer.link.cuda import CudaSlab
+from streamer.link.cuda import CudaSlab, left_to_the_driver
 from streamer.link.memfd import MemfdSlab
 from streamer.link.pool import Generation
 
@@ -43,7 +43,8 @@ class PinnedSlab(MemfdSlab):
         """Unpins the memory and lets go of it."""
         pinned, self._pinned = self._pinned, []
         for pointer in pinned:
-            self._device.host_unregister(pointer)
+            with left_to_the_driver():
+                self._device.host_unregister(pointer)
         super().close()
 
 
@@ -68,6 +69,8 @@ class Courier:
         self._done = done
         self._jobs: queue.SimpleQueue[tuple[Generation, int, int] | None] = queue.SimpleQueue()
         self._failing = False
+        self._stream: int | None = None
+        self._event: int | None = None
         self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
         self._thread.start()
 
@@ -89,14 +92,10 @@ class Courier:
 
     def _run(self) -> None:
         meter.use(self._meters)
-        stream = self._device.stream_create()
-        event = self._device.event_create()
         while (job := self._jobs.get()) is not None:
             generation, slot, nbytes = job
             try:
-                self._copy(generation, slot, nbytes, stream)
-                self._device.event_record(event, stream)
-                self._device.event_synchronize(event)
+                self._copy(generation, slot, nbytes)
                 done = True
                 self._failing = False
             except (SlabError, FrameError) as error:
@@ -104,10 +103,18 @@ class Courier:
                     _log.warning("pictures on the GPU cannot be copied to the host: %s", error)
                 self._failing, done = True, False
             self._done(generation, slot, done)
-        self._device.event_destroy(event)
-        self._device.stream_destroy(stream)
+        with left_to_the_driver():
+            if self._event is not None:
+                self._device.event_destroy(self._event)
+            if self._stream is not None:
+                self._device.stream_destroy(self._stream)
 
-    def _copy(self, generation: Generation, slot: int, nbytes: int, stream: int) -> None:
+    def _copy(self, generation: Generation, slot: int, nbytes: int) -> None:
+        # Made here, so that a GPU without memory for them is one picture's failure.
+        if self._stream is None:
+            self._stream = self._device.stream_create()
+        if self._event is None:
+            self._event = self._device.event_create()
         slab = generation.slab
         assert isinstance(slab, CudaSlab)
         if generation.mirror is None:
@@ -115,8 +122,10 @@ class Courier:
         to = generation.mirror.slot(slot)
         assert isinstance(to, memoryview)
         pixels = slab.reader(slot)
-        pixels.use(stream)
-        self._device.memcpy_async(address(to), pixels.pointer, nbytes, Copy.TO_HOST, stream)
+        pixels.use(self._stream)
+        self._device.memcpy_async(address(to), pixels.pointer, nbytes, Copy.TO_HOST, self._stream)
+        self._device.event_record(self._event, self._stream)
+        self._device.event_synchronize(self._event)
 
 
 def address(view: memoryview) -> int:

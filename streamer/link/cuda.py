@@ -29,7 +29,7 @@ _own: weakref.WeakValueDictionary[bytes, CudaSlab] = weakref.WeakValueDictionary
 
 
 @contextmanager
-def _left_to_the_driver() -> Iterator[None]:
+def left_to_the_driver() -> Iterator[None]:
     """Gives back what can be; where the GPU is lost, the end of the process does."""
     try:
         yield
@@ -131,7 +131,7 @@ class CudaSlab:
             pointer, self._pointer = self._pointer, 0
         if pointer:
             _own.pop(self._identity, None)
-            with _left_to_the_driver():
+            with left_to_the_driver():
                 for event in self._events:
                     self.device.event_destroy(event)
                 self.device.free(pointer)
@@ -201,7 +201,7 @@ class _Opened:
     def close(self) -> None:
         pointer, self._pointer = self._pointer, 0
         if pointer:
-            with _left_to_the_driver():
+            with left_to_the_driver():
                 for event in self._events:
                     self._device.event_destroy(event)
                 self._device.ipc_close_mem_handle(pointer)

@@ -8,8 +8,10 @@ replays, and nothing is recorded anew.
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 import torch
@@ -23,6 +25,8 @@ T_co = TypeVar("T_co", covariant=True)
 
 _WARM_UPS: Final = 3
 """runs before the recording: libraries choose their kernels and take their memory in the first"""
+_recording: Final = threading.Lock()
+_given_up: Final[list[Any]] = []
 
 
 class Recording(Protocol[T_co]):
@@ -57,15 +61,14 @@ class Recorder(Protocol):
 class CudaGraph(Generic[T]):
     """A `Recording` as one CUDA graph: one launch for all of a picture's kernels.
 
-    Recorded on a stream of its own, in any thread, while others use the device: nothing here
-    waits for the device but for that stream.
+    Recorded on a stream of their own, one after the other, in any thread, while others use the
+    device: nothing here waits for the device but for that stream.
     """
 
     def __init__(self, function: Callable[[], T], device: torch.device) -> None:
-        cuda: Any = torch.cuda
-        stream = cuda.Stream(device)
-        stream.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.device(device), torch.cuda.stream(stream):
+        stream, painted = _stream(device), torch.cuda.current_stream(device)
+        with _recording, torch.cuda.device(device), torch.cuda.stream(stream):
+            stream.wait_stream(painted)
             for _ in range(_WARM_UPS):
                 function()
             stream.synchronize()
@@ -134,6 +137,17 @@ def without_collection() -> Iterator[None]:
             gc.enable()
 
 
+@cache
+def _stream(device: torch.device) -> Any:
+    """The stream that all recordings of a device are made on.
+
+    Torch gives freed memory to the stream again that has used it: of another stream for each
+    recording, what the runs before it have used would stay taken.
+    """
+    stream: Any = torch.cuda.Stream
+    return stream(device)
+
+
 def _give_up(graph: Any, pool: Any) -> None:
     """Ends a recording that has failed, for the allocator, too.
 
@@ -142,6 +156,8 @@ def _give_up(graph: Any, pool: Any) -> None:
     """
     with suppress(RuntimeError):  # which says no more than that there was an error
         graph.capture_end()
+    # Its allocator of pinned memory may go on asking this recording whether it is under way.
+    _given_up.append(graph)
     internals: Any = torch._C  # as torch's cudagraph_trees does; there are no public names
     with suppress(RuntimeError):  # which says that it has ended in order
         internals._cuda_endAllocateToPool(torch.cuda.current_device(), pool)

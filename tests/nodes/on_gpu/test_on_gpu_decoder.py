@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import http.server
+import threading
+import time
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 
 import av
@@ -148,43 +152,145 @@ def test_a_missing_driver_is_a_reason_and_no_traceback(tmp_path, monkeypatch):
     """With FFmpeg's own refusal, on a machine that has no driver."""
     from types import SimpleNamespace
 
-    from nodes.decoder import hwaccel
     from streamer import gpu
+    from streamer.gpu import nvdec
 
     device = SimpleNamespace(ordinal=0, memory=lambda: (1, 1))
     monkeypatch.delenv(gpu.SIMULATED, raising=False)
-    refusal = hwaccel._refusal(device)  # type: ignore[arg-type]
+    refusal = nvdec.refusal(device)  # type: ignore[arg-type]
     if not refusal:
         pytest.skip("this machine decodes on its GPU")
     assert refusal.startswith("CUDA does not open for FFmpeg (")
 
 
-def test_a_driver_without_its_decoder_is_a_reason(monkeypatch):
-    """As in a container that was not given it: FFmpeg itself opens, and fails with a picture."""
+@pytest.fixture
+def opening(monkeypatch):
+    """FFmpeg opens as if there were a GPU; the CPU decodes."""
     from types import SimpleNamespace
 
-    from nodes.decoder import hwaccel
     from streamer import gpu
+    from streamer.gpu import nvdec
 
     monkeypatch.delenv(gpu.SIMULATED, raising=False)
-    opens = SimpleNamespace(create=lambda codec: None)
-    monkeypatch.setattr(hwaccel, "_settings", lambda device, required: opens)
-    monkeypatch.setattr(hwaccel, "_DECODER", "libnosuchdecoder.so.1")
-    device = SimpleNamespace(ordinal=0)
-    assert hwaccel._refusal(device) == (  # type: ignore[arg-type]
+    monkeypatch.setattr(nvdec, "settings", lambda device, required: None)
+    monkeypatch.setattr(nvdec, "_DECODER", "libc.so.6")
+    return SimpleNamespace(ordinal=0)
+
+
+def test_a_driver_without_its_decoder_is_a_reason(opening, monkeypatch):
+    """As in a container that was not given it: FFmpeg itself opens, and fails with a picture."""
+    from streamer.gpu import nvdec
+
+    monkeypatch.setattr(nvdec, "_DECODER", "libnosuchdecoder.so.1")
+    assert nvdec.refusal(opening) == (
         "the driver's libnosuchdecoder.so.1 is not here (for a container, "
         "NVIDIA_DRIVER_CAPABILITIES must name video)"
     )
 
 
+def test_a_decoder_counts_only_once_it_has_decoded_into_the_gpus_memory(opening, monkeypatch):
+    from streamer.gpu import nvdec
+
+    assert nvdec.refusal(opening) == "its decoder (NVDEC) does not decode"  # the CPU did
+    monkeypatch.setattr(nvdec, "KEYFRAME", nvdec.KEYFRAME[:40])
+    assert nvdec.refusal(opening).startswith("its decoder (NVDEC) does not decode")
+
+
+def test_the_picture_that_is_tried_is_whole():
+    from av.codec.context import CodecContext
+
+    from streamer.gpu import nvdec
+
+    (picture,) = nvdec.tried(CodecContext.create("h264", "r"))
+    assert (picture.width, picture.height, picture.format.name) == (256, 256, "yuv420p")
+    assert not picture.is_corrupt
+    assert abs(picture.to_ndarray(format="gray").astype(int) - 128).max() <= 3
+
+
 @pytest.fixture
 def decoding_gpu(real_gpu):
     """A GPU that decodes."""
-    from nodes.decoder import hwaccel
+    from streamer.gpu import nvdec
 
-    if refusal := hwaccel._refusal(real_gpu):
+    if refusal := nvdec.refusal(real_gpu):
         pytest.skip(f"needs a GPU that decodes: {refusal}")
     return real_gpu
+
+
+@pytest.fixture
+def blind_gpu(simulated_gpu, monkeypatch):
+    """A GPU's decoder that takes any stream and gives no picture, as without memory for them."""
+    from types import SimpleNamespace
+
+    from nodes.decoder import hwaccel
+    from nodes.decoder.decoding import Decoding
+    from streamer import gpu
+
+    broken = SimpleNamespace(required=False, settings=lambda: None, decoded=lambda *_: None)
+    decode = Decoding._decode
+    monkeypatch.setattr(hwaccel, "choose", lambda mode, context: broken)
+    monkeypatch.setattr(
+        Decoding,
+        "_decode",
+        lambda self, packet: [] if self._acceleration is broken else decode(self, packet),
+    )
+    return gpu.device(0)
+
+
+GIVEN_UP = "the GPU's decoder gives no picture of it: the CPU decodes from now on"
+
+
+def test_a_file_of_which_the_gpu_decodes_nothing_is_left_to_the_cpu(tmp_path, blind_gpu, caplog):
+    caplog.set_level("WARNING", "streamer.node.node")
+    path = clip(tmp_path / "clip.mkv")
+    assert len(played(path, OnGpu(blind_gpu, wanted=("yuv420p",)))) == 5
+    assert caplog.messages == [f"{path}: {GIVEN_UP}"]
+
+
+@contextmanager
+def sent_for_ever(path):
+    """The address of a server that sends a clip again and again, to anyone, without an end."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            data = path.read_bytes()
+            with suppress(OSError):
+                while True:
+                    for at in range(0, len(data), 4096):
+                        self.wfile.write(data[at : at + 4096])
+                        time.sleep(0.002)
+
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    serving = threading.Thread(target=server.serve_forever)
+    serving.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/live.ts"
+    finally:
+        server.shutdown()
+        serving.join()
+        server.server_close()
+
+
+def test_a_live_source_of_which_the_gpu_decodes_nothing_is_left_to_the_cpu(
+    tmp_path, blind_gpu, caplog
+):
+    caplog.set_level("WARNING", "streamer.node.node")
+    path = clip(tmp_path / "clip.ts", codec="libx264", count=100)
+    with sent_for_ever(path) as url:
+        context = OnGpu(blind_gpu, wanted=("yuv420p",))
+        decoder = solo(Decoder, context=context, url=url, live=True, timeout=0.5)
+        frames = decoder.frames()
+        with next(frames) as frame:
+            assert frame.memory == "cuda"
+        frames.close()
+        decoder.close()
+    assert [text for text in caplog.messages if GIVEN_UP in text] == [f"{url}: {GIVEN_UP}"]
 
 
 @pytest.mark.gpu

@@ -32,10 +32,12 @@ from links import (
 
 from streamer import gpu
 from streamer.errors import DeviceError, LeaseError, SlabError
-from streamer.gpu import probe, simulated
+from streamer.gpu import meter, probe, simulated
 from streamer.gpu.device import Copy
+from streamer.gpu.pixels import Releases
 from streamer.link import pool, wire
 from streamer.link import slab as slabs
+from streamer.link.courier import Courier
 from streamer.link.cuda import CudaSlab
 from streamer.link.inlet import Inlet, Received
 from streamer.link.outlet import Outlet
@@ -363,3 +365,60 @@ def test_memory_that_is_short_is_said_clearly_and_may_come_back(
     assert slot is not None
     fill(slot, 1)
     out.discard(slot)
+
+
+def test_a_courier_that_the_gpu_once_had_no_stream_for_copies_the_next_picture(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    device = gpu.device(0)
+    make, refused = type(device).stream_create, []
+
+    def short(self: Any) -> int:
+        if threading.current_thread().name == "courier" and not refused:
+            refused.append(True)
+            raise DeviceError("gpu 0: streamCreate: out of memory", out_of_memory=True)
+        return make(self)
+
+    monkeypatch.setattr(type(device), "stream_create", short)
+    copied: list[bool] = []
+    news = threading.Semaphore(0)
+
+    def done(_: pool.Generation, slot: int, worked: bool) -> None:
+        copied.append(worked)
+        news.release()
+
+    slab = CudaSlab(device, 1, 4096)
+    pixels = slab.slot(0)
+    device.memset_async(pixels.pointer, 7, 4096, pixels.use())
+    pixels.seal()
+    generation = pool.Generation(1, slab, [1])
+    courier = Courier(device, done, meter.in_use())
+    for _ in range(2):
+        courier.copy(generation, 0, 4096)
+        assert news.acquire(timeout=30)
+    courier.close()
+    assert copied == [False, True]
+    assert generation.mirror is not None
+    view = generation.mirror.slot(0)
+    assert isinstance(view, memoryview)
+    assert bytes(view) == bytes([7]) * 4096
+    view.release()
+    generation.mirror.close()
+    slab.close()
+
+
+def test_one_error_of_a_gpu_does_not_end_the_giving_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = gpu.device(0)
+    wait, failed = type(device).event_synchronize, []
+
+    def failing(self: Any, event: int) -> None:
+        if not failed:
+            failed.append(True)
+            raise DeviceError("gpu 0: eventSynchronize: cudaErrorUnknown")
+        wait(self, event)
+
+    monkeypatch.setattr(type(device), "event_synchronize", failing)
+    releases, back = Releases(), threading.Semaphore(0)
+    for _ in range(2):
+        releases.after(device, [device.stream()], lambda: back.release())
+        assert back.acquire(timeout=30)
