@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import math
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +23,8 @@ _PARTS: Final = 16
 """a look is also due when one of so many parts of what is to be kept free has been written"""
 _AGAIN: Final = 1.25
 """how much more than what is to be kept free must be free before a recording goes on"""
+_WAITS: Final = (10.0, 300.0)
+"""seconds from a failure to the next try: after the first one, and at most"""
 
 
 class FileLock:
@@ -94,6 +98,36 @@ class Room:
             wanted = self.keep_free * (_AGAIN if after_full else 1)
             self._enough = self.free >= wanted
         return self._enough
+
+
+class Retry:
+    """Tells when to try again after a disk has refused to take more: ever later.
+
+    What is free tells nothing there: a quota may be used up on a disk with room.
+
+    Args:
+        clock: seconds that only grow.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._wait = _WAITS[0]
+        self._next = -math.inf
+
+    def failed(self) -> float:
+        """Notes a failure, and returns the seconds until the next try."""
+        wait, self._wait = self._wait, min(2 * self._wait, _WAITS[1])
+        self._next = self._clock() + wait
+        return wait
+
+    def went_well(self) -> None:
+        """Notes that a try was worth it: the next failure is a first one."""
+        self._wait, self._next = _WAITS[0], -math.inf
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to try."""
+        return self._clock() >= self._next
 
 
 def bytes_shown(count: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 import av
@@ -91,6 +92,18 @@ class Mux:
         except (FFmpegError, ValueError):
             # The first error has been told; this one says the same.
             pass
+
+
+def plays(path: Path) -> bool:
+    """Whether a player finds a picture in a file."""
+    try:
+        with av.open(str(path)) as container:
+            return any(
+                packet.size > 0 and not packet.is_corrupt
+                for packet in container.demux(container.streams.video)
+            )
+    except (FFmpegError, ValueError):
+        return False
 
 
 def muxer_options(output: Output, *, start_number: int = 1) -> dict[str, str]:

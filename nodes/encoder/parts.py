@@ -63,13 +63,14 @@ class Names:
 
     A name with a moment in it gets the present one; segments are numbered, after those that are
     there already, so that nothing recorded is ever replaced; anything else is `name.mp4` and, when
-    it has to go on in another file, `name-2.mp4` and so on.
+    it has to go on in another file, `name-2.mp4` and so on: the first that is not there yet. Only
+    the name that the user gave may replace a file.
 
     Args:
         path: as the user gave it.
         segmented: whether the recording is divided by time or size.
         anew: whether the node was started again in this run, and keeps what was recorded.
-        overwrite: whether a file that is there already may be replaced.
+        overwrite: whether a file of the very name that was given may be replaced.
     """
 
     def __init__(self, path: Path, *, segmented: bool, anew: bool, overwrite: bool) -> None:
@@ -94,14 +95,13 @@ class Names:
             return part_path(path, first_free_number(path))
         if self._segmented:
             return segment_path(self.path, last_segment(self.path) + 1)
-        if self._anew:
+        if self._anew or self._given > 1:
             return part_path(self.path, first_free_number(self.path))
-        path = part_path(self.path, self._given)
-        if not self._overwrite and path.exists():
+        if not self._overwrite and self.path.exists():
             raise ParameterError(
-                f"the file {path} exists already and overwrite is false; remove it"
+                f"the file {self.path} exists already and overwrite is false; remove it"
             )
-        return path
+        return self.path
 
     @property
     def begun(self) -> bool:

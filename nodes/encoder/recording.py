@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Final
 
-from nodes.encoder.disk import FULL, FileLock, Room, bytes_shown
+from nodes.encoder.disk import FULL, FileLock, Retry, Room, bytes_shown
 from nodes.encoder.ending import Ending
-from nodes.encoder.mux import Addable, Mux, muxer_options
-from nodes.encoder.order import VIDEO, Due
+from nodes.encoder.failures import failure
+from nodes.encoder.mux import Addable, Mux, muxer_options, plays
+from nodes.encoder.order import SOUND, VIDEO, Due
 from nodes.encoder.outputs import MOV, MP4, Output
 from nodes.encoder.parts import Names
 from nodes.encoder.video import VideoEncoder
@@ -20,6 +21,10 @@ from streamer import Context, Drop, Header, SinkError, Status
 
 _LATE: Final = Fraction(2)
 """seconds after which a finished file waits no longer for the rest of its sound"""
+_WELL: Final = Fraction(10)
+"""seconds of a file after which it was worth to be begun, even if it ends with an error"""
+_PLAYS: Final = 10**6
+"""bytes of a file that is taken to play without a look into it"""
 
 
 @dataclass(slots=True)
@@ -62,7 +67,9 @@ class Recording:
 
     A file begins with a keyframe and plays alone; no picture is lost between two, and the next
     one begins where the one before it ends. When the disk is as full as it may get, the file is
-    closed properly and pictures are dropped, until there is room again.
+    closed properly and pictures are dropped, until there is room again. A file that may grow no
+    more goes on in another one at the next keyframe. Where the disk refuses to take more though
+    there seems to be room, as with a quota, tries become rarer.
 
     Args:
         output: its path names the first file, or all of them.
@@ -96,7 +103,9 @@ class Recording:
         self._part: _Part | None = None
         self._before: _Part | None = None
         self._full = self._why = ""
-        self._resumes = True
+        self._retry = Retry()
+        self._too_large = False  # it stands still since a file may grow no more
+        self._over = False  # no other file is begun
 
     def start(self, tracks: list[Addable], video: VideoEncoder) -> None:
         """Begins with streams, in a file of their own."""
@@ -121,8 +130,7 @@ class Recording:
             number = getattr(error.__cause__, "errno", None)
             if number not in FULL:
                 raise
-            self._resumes = self._room.keep_free > 0 and number != errno.EFBIG
-            self._stop(str(error))
+            self._refused(number, str(error), due.at)
         if header is not None:
             self.lost += 1
             self._context.drop(Drop.NO_SPACE)
@@ -137,7 +145,7 @@ class Recording:
 
     def abandon(self) -> None:
         """Ends what is open as well as can be; never raises."""
-        for part in (self._before, self._part):
+        for part in self._parts:
             if part is not None:
                 part.mux.abandon()
                 part.lock.release()
@@ -147,10 +155,11 @@ class Recording:
         """At a keyframe: begins the next file if it is time to."""
         at = due.packet.pts * due.packet.time_base
         if self._full:
-            if self._resumes and self._room.enough(after_full=True):
+            if self._resumes:
                 self._full = ""
                 self._open(at)
-                self._context.log.warning("there is room again: the recording goes on")
+                if not self._too_large:
+                    self._context.log.warning("there is room again: the recording goes on")
                 self._context.status(Status.LIVE, "recording again")
             return
         part = self._part
@@ -162,15 +171,25 @@ class Recording:
         if at > part.start and (too_long or too_large):
             self._close_before()
             part.end = at
-            self._before = part
+            self._before, self._part = part, None
             self._open(at)
             if len(self._tracks) == 1:
                 self._close_before()
 
+    @property
+    def _resumes(self) -> bool:
+        """Whether a recording that stands still may go on in another file."""
+        if self._over or not self._retry.due:
+            return False
+        return self._room.enough(after_full=not self._too_large)
+
     def _part_for(self, due: Due) -> _Part | None:
-        before = self._before
+        before, part = self._before, self._part
         if before is None or before.end is None:
-            return self._part
+            # Sound that was held back over a long gap is of a file that is closed: here it would
+            # be heard long before the beginning.
+            stale = part is not None and due.stream == SOUND and due.at < part.start - _LATE
+            return None if stale else part
         if due.stream == VIDEO:
             if due.at > before.end + _LATE:
                 self._close_before()
@@ -183,16 +202,22 @@ class Recording:
     def _open(self, start: Fraction) -> None:
         begun = self._names.begun
         path = self._names.next(time.time())
-        path.parent.mkdir(parents=True, exist_ok=True)
         if path != self._output.path:
             level = logging.INFO if self._names.planned else logging.WARNING
             does = "goes on" if begun else "begins"
             self._context.log.log(level, "the recording %s in %s", does, path)
         output = replace(self._output, url=str(path), path=path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise failure(output, "write", error) from error
+        fresh = not path.exists()
         lock = FileLock(output, path)
         try:
             mux = Mux(output, self._tracks, self._options)
         except BaseException:
+            if fresh:
+                path.unlink(missing_ok=True)
             lock.release()
             raise
         self._part = _Part(mux, lock, start)
@@ -209,23 +234,68 @@ class Recording:
             part.lock.release()
         self._context.log.info("%s is complete", part.mux.output.shown)
 
-    def _stop(self, failure: str) -> None:
-        """The disk is full: closes what is open, and waits for room."""
+    def _refused(self, number: int, why: str, at: Fraction) -> None:
+        """The disk takes no more: closes what is open, and settles whether and when to go on."""
+        well = any(part is not None and at - part.start >= _WELL for part in self._parts)
+        if well:
+            self._retry.went_well()
+        self._stop(why)
+        if number == errno.EFBIG:
+            # Another file helps, unless hardly anything fits into that one, either.
+            self._over = self._too_large and not well
+            self._too_large = True
+            return
+        self._too_large, self._over = False, not self._room.keep_free
+        wait = self._retry.failed()
+        if not self._over:
+            self._context.log.warning("the next try to go on comes after %.0f s", wait)
+
+    @property
+    def _parts(self) -> tuple[_Part | None, _Part | None]:
+        return self._before, self._part
+
+    def _stop(self, refusal: str) -> None:
+        """The disk is full: closes what is open, and waits for room.
+
+        Args:
+            refusal: what the disk has said; empty if it takes more, but is to keep some.
+        """
         if self._full:
             return
+        self._too_large = self._too_large and bool(refusal)
         limit = f"less than {bytes_shown(self._room.keep_free)} (keep_free)"
-        self._full = failure or (
+        self._full = refusal or (
             f"cannot go on writing {self._output.shown}: {limit} is free on its disk; free some"
         )
         self._why = self._why or self._full
         self._context.log.error("%s; the file is closed, and pictures are dropped", self._full)
         self._context.status(Status.FAILED, self._full)
+        parts = self._parts
         try:
             self.close()
         except SinkError as error:
             self._context.log.error("%s", error)
         finally:
             self.abandon()
+        for part in parts:
+            if refusal and part is not None:
+                self._discard(part)
+
+    def _discard(self, part: _Part) -> None:
+        """Removes a closed file in which nothing plays, so that tries leave nothing behind."""
+        output = part.mux.output
+        path = output.path
+        if path is None or path.is_symlink() or not path.is_file():
+            return
+        if path.stat().st_size >= _PLAYS or plays(path):
+            return
+        try:
+            lock = FileLock(output, path)
+        except SinkError:
+            return  # another output has begun it anew
+        path.unlink(missing_ok=True)
+        lock.release()
+        self._context.log.info("%s is removed: nothing in it plays", output.shown)
 
     @property
     def reproach(self) -> str:

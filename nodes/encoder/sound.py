@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 TOLERANCE: Final = Fraction(20, 1000)
 """Seconds by which sound may be off before silence is put in or samples are taken out."""
 
-_LONGEST_SILENCE: Final = 30  # seconds; a longer gap is a clock that jumped
+_LONGEST_SILENCE: Final = 30  # seconds; over a longer gap times jump, and nothing is encoded
 _LAYOUTS: Final = {1: "mono", 2: "stereo", 3: "2.1", 4: "quad", 5: "5.0", 6: "5.1", 8: "7.1"}
 _ENCODED_LAYOUTS: Final = ("mono", "stereo", "5.1")
 _BITS_PER_CHANNEL: Final = 80_000
@@ -252,6 +252,7 @@ class _Encoded:
         self.stream: Track | Encoding = Encoding(stream)
         self._rate, self._layout = rate, layout
         self._format = self._encoder.format.name
+        self._frame_size = self._encoder.frame_size or 1024
         self._resampler = AudioResampler(self._format, layout, rate)
         self._fifo = AudioFifo()
         self._written: int | None = None  # next sample to go into the fifo, on the output's clock
@@ -278,13 +279,26 @@ class _Encoded:
     def _encode_frame(self, frame: AudioFrame, start: Fraction) -> Iterator[av.Packet[Any]]:
         frame.pts = None
         for made in self._resampler.resample(frame):
-            self._queue(made, start)
+            at = round(start * self._rate)
+            if self._written is not None and at - self._written > _LONGEST_SILENCE * self._rate:
+                yield from self._jump(at)
+            self._queue(made, at)
             start += Fraction(made.samples, self._rate)
         yield from self._drain(partial=False)
 
-    def _queue(self, frame: AudioFrame, start: Fraction) -> None:
+    def _jump(self, at: int) -> Iterator[av.Packet[Any]]:
+        """Lets the times of the output jump, so that the next sample is that of the time `at`."""
+        size = self._frame_size
+        # A frame that is not full would be the encoder's last.
+        if rest := -self._fifo.samples % size:
+            self._append(self._silence(rest))
+        yield from self._drain(partial=False)
+        # Encoders look ahead: their last packet before the gap holds the first samples after it.
+        self._read = self._written = at - size
+        self._append(self._silence(size))
+
+    def _queue(self, frame: AudioFrame, at: int) -> None:
         """Appends samples where the clock wants them: after silence, or shortened."""
-        at = round(start * self._rate)
         due = self._written if self._written is not None else max(at, 0)
         if self._written is None:
             self._read = self._written = due
@@ -295,7 +309,7 @@ class _Encoded:
             skip = -missing if at < 0 else 0
         else:
             skip = max(0, -missing)
-            if 0 < missing <= _LONGEST_SILENCE * self._rate:
+            if missing > 0:
                 self._append(self._silence(missing))
         if skip >= frame.samples:
             return
@@ -325,9 +339,8 @@ class _Encoded:
         return tail
 
     def _drain(self, *, partial: bool) -> Iterator[av.Packet[Any]]:
-        size = self._encoder.frame_size or 1024
         while self._written is not None:
-            frame = self._fifo.read(size, partial=partial)
+            frame = self._fifo.read(self._frame_size, partial=partial)
             if frame is None:
                 return
             frame.pts, frame.time_base = self._read, Fraction(1, self._rate)

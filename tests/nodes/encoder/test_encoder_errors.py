@@ -227,8 +227,8 @@ def test_picture_that_the_codec_cannot_take(tmp_path):
     encoder.close()
 
 
-def limited(limit: int, path: Path) -> subprocess.CompletedProcess[str]:
-    """Records noise in a process whose files may not grow beyond a size."""
+def limited(limit: int, path: Path, *, step: int = 40) -> subprocess.CompletedProcess[str]:
+    """Records noise, a picture each `step` ms, where files may not grow beyond a size."""
     code = (
         "import sys, numpy as np\n"
         f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
@@ -239,7 +239,7 @@ def limited(limit: int, path: Path) -> subprocess.CompletedProcess[str]:
         "encoder = solo(Encoder, url=sys.argv[1], keep_free='0')\n"
         "noise = np.random.default_rng(1)\n"
         "try:\n"
-        "    for f in frames(range(0, 40 * 300, 40), time_base=MILLI):\n"
+        f"    for f in frames(range(0, {step} * 300, {step}), time_base=MILLI):\n"
         "        f.numpy()[:] = noise.integers(0, 255, f.numpy().shape, dtype=np.uint8)\n"
         "        feed(encoder, [f])\n"
         "    encoder.finish()\n"
@@ -270,6 +270,26 @@ def test_a_file_that_may_not_grow_is_told_and_still_plays(tmp_path, suffix):
     sent = int(done.stdout.split()[-1])
     assert 10 < sent < 2000
     assert 10 < len(look(path).pts) <= sent + 60
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
+def test_what_does_not_fit_into_one_file_goes_on_in_the_next(tmp_path, suffix):
+    done = limited(400_000, tmp_path / f"out{suffix}", step=1000)  # over 10 s in each
+    assert "the largest size that is allowed" in done.stdout, done.stderr
+    assert "Traceback" not in done.stderr
+    parts = sorted(tmp_path.iterdir())
+    assert len(parts) >= 2, done.stderr
+    shown = [len(look(part).pts) for part in parts]
+    assert all(shown)
+    assert 200 < sum(shown) < 300
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_recording_ends_where_hardly_anything_fits_into_the_next_file_either(tmp_path, suffix):
+    done = limited(600_000, tmp_path / f"out{suffix}")
+    assert "pictures were not recorded" in done.stdout, done.stderr
+    assert {part.name for part in tmp_path.iterdir()} == {f"out{suffix}", f"out-2{suffix}"}
+    assert all(look(part).pts for part in tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["out.mp4", "out.mkv", "%d.png"])

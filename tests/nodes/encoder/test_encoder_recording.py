@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 
 import av
@@ -18,6 +19,7 @@ from encoder_sound import MARKS, compressed, flashes, heard, record, seen
 
 from nodes.encoder import Encoder
 from nodes.encoder.directives import at_moment, is_pattern
+from nodes.encoder.disk import Retry
 from nodes.encoder.params import EncoderParams, byte_count
 from nodes.encoder.parts import Names
 from streamer import Drop, Frame, ParameterError, SinkError
@@ -166,14 +168,33 @@ def test_what_names_mean(tmp_path):
     moment = time.mktime((2031, 5, 6, 7, 8, 9, 0, 0, -1))
     assert at_moment(Path("a/%Y%m%d-%H%M%S.mp4"), moment) == Path("a/20310506-070809.mp4")
     path = tmp_path / "out.mp4"
-    plain = Names(path, segmented=False, anew=False, overwrite=True)
-    assert [plain.next(0).name for _ in range(3)] == ["out.mp4", "out-2.mp4", "out-3.mp4"]
     path.touch()
+    for overwrite in (True, False):
+        folder = tmp_path / str(overwrite)
+        folder.mkdir()
+        plain = Names(folder / "out.mp4", segmented=False, anew=False, overwrite=overwrite)
+        for name in ("out.mp4", "out-2.mp4", "out-3.mp4"):
+            given = plain.next(0)
+            assert given.name == name
+            given.touch()
     anew = Names(path, segmented=False, anew=True, overwrite=True)
     assert anew.next(0).name == "out-2.mp4"
     careful = Names(path, segmented=False, anew=False, overwrite=False)
     with pytest.raises(ParameterError, match="exists already and overwrite is false"):
         careful.next(0)
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_recording_that_goes_on_replaces_no_other_take(tmp_path, overwrite):
+    take = tmp_path / "out-2.mp4"
+    take.write_bytes(b"of yesterday")
+    small = frames(range(0, 400, 40), time_base=MILLI)
+    large = frames(range(400, 800, 40), time_base=MILLI, size=(320, 240))
+    encode(tmp_path / "out.mp4", chain(small, large), overwrite=overwrite)
+    assert take.read_bytes() == b"of yesterday"
+    first, second = look(tmp_path / "out.mp4"), look(tmp_path / "out-3.mp4")
+    assert (first.stream["width"], second.stream["width"]) == (160, 320)
+    assert (len(first.pts), len(second.pts)) == (10, 10)
 
 
 @pytest.mark.parametrize("name", ["segment_seconds", "segment_megabytes"])
@@ -310,3 +331,56 @@ def test_a_restarted_node_goes_on_without_room_and_says_so(disk):
         encoder.finish()
     assert context.dropped == {Drop.NO_SPACE: 10}
     assert not list(disk.iterdir())
+
+
+# ---- disks that refuse to take more ----------------------------------------------------------
+
+
+def test_tries_become_rarer_until_one_goes_well():
+    now = 1000.0
+    retry = Retry(lambda: now)
+    assert retry.due
+    waits = []
+    for _ in range(7):
+        waits.append(retry.failed())
+        now += waits[-1] - 1
+        assert not retry.due
+        now += 1
+        assert retry.due
+    assert waits == [10, 20, 40, 80, 160, 300, 300]
+    retry.failed()
+    retry.went_well()
+    assert retry.due
+    assert retry.failed() == 10
+
+
+def test_a_disk_that_refuses_though_it_has_room_is_not_tried_at_each_keyframe(disk):
+    context = SoloContext(live=True)
+    params = {"segment_seconds": 1, "keyframe_interval": 0.4, "keep_free": "1M"}
+    encoder = solo(Encoder, context=context, url=str(disk / "rec.mp4"), **params)
+    fill(encoder, range(0, 800, 40))
+    # The folder and the first file are all that there may be.
+    subprocess.run(["mount", "-o", "remount,nr_inodes=2", str(disk)], check=True)
+    fill(encoder, range(800, 40 * 400, 40))  # over 30 keyframes
+    with pytest.raises(SinkError, match=r"not recorded: .*no space is left"):
+        encoder.finish()
+    encoder.close()
+    told = [str(status) for status, _ in context.statuses]
+    assert 1 <= told.count("failed") <= 4
+    assert "live" not in told
+    assert [part.name for part in files(disk)] == ["rec-0001.mp4"]
+    assert len(look(disk / "rec-0001.mp4").pts) == len(context.sent) == 25
+    assert context.dropped == {Drop.NO_SPACE: 375}
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_file_in_which_nothing_plays_is_removed(disk, suffix):
+    (disk / "ballast").write_bytes(bytes(free(disk) - 8192))  # less than one picture
+    context = SoloContext(live=True)
+    url = str(disk / f"out{suffix}")
+    encoder = solo(Encoder, context=context, url=url, keep_free="1k", quality=5)
+    fill(encoder, range(0, 40 * 100, 40))
+    with pytest.raises(SinkError, match=r"not recorded: .*no space is left"):
+        encoder.finish()
+    encoder.close()
+    assert [path.name for path in files(disk)] == ["ballast"]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import av
+import numpy as np
 import pytest
 from encoder_media import MILLI, announced, feed, frames, look
 from encoder_sound import (
@@ -19,7 +22,7 @@ from encoder_sound import (
 
 from nodes.encoder import Encoder
 from nodes.encoder.adts import strip_adts
-from streamer import AudioFormat, Packet
+from streamer import AudioFormat, Frame, Packet
 from streamer.testing import SoloContext, solo
 
 IN_SYNC = 0.040
@@ -121,6 +124,55 @@ def test_in_sync_after_a_corrupt_packet_of_sound(tmp_path, caplog):
     path = tmp_path / "out.webm"
     record(path, flashes(), packets)
     assert_in_sync(path)
+
+
+LATER = 44
+"""seconds after which the clip is played once more, 40 of them without sound"""
+TWICE = (*MARKS, *(mark + LATER for mark in MARKS))
+
+
+def pictures_played_twice() -> list[Frame]:
+    between = []
+    for at in range(4000, LATER * 1000, 200):
+        frame = Frame.of(np.full((64, 96, 3), 16, np.uint8), pts=at)
+        frame.header.duration = 200
+        between.append(frame)
+    return [*flashes(), *between, *flashes(offset=LATER * 1000)]
+
+
+def sound_played_twice(codec: str, container: str) -> list[Packet]:
+    packets = compressed(codec, container)
+    return packets + [replace(p, pts=p.pts + round(LATER / p.time_base)) for p in packets]
+
+
+@pytest.mark.parametrize(
+    ("codec", "container", "suffix"),
+    [
+        ("pcm_s16le", "matroska", ".mp4"),
+        ("pcm_mulaw", "wav", ".mkv"),
+        ("pcm_s16le", "matroska", ".flv"),
+        ("aac", "mp4", ".ts"),
+        ("aac", "mp4", ".webm"),
+    ],
+)
+def test_encoded_sound_is_in_sync_after_a_long_gap(tmp_path, codec, container, suffix):
+    path = tmp_path / f"out{suffix}"
+    record(path, pictures_played_twice(), sound_played_twice(codec, container))
+    assert_in_sync(path, marks=TWICE)
+    beep = heard(path)
+    since_the_first = [at - beep[0] for at in beep]
+    assert since_the_first == pytest.approx([mark - MARKS[0] for mark in TWICE], abs=IN_SYNC)
+
+
+def test_encoded_sound_goes_on_in_its_segment_after_a_long_gap(tmp_path):
+    sound = sound_played_twice("aac", "mp4")
+    record(tmp_path / "rec.webm", pictures_played_twice(), sound, segment_seconds=10)
+    parts = sorted(tmp_path.iterdir())
+    assert len(parts) == 5
+    assert_in_sync(parts[0])
+    assert [heard(part) for part in parts[1:4]] == [[], [], []]
+    assert_in_sync(parts[4])
+    assert heard(parts[4]) == pytest.approx([5, 6, 7], abs=IN_SYNC)
 
 
 def test_encoded_sound_at_other_rates_and_layouts(tmp_path):
