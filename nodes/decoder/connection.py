@@ -37,8 +37,8 @@ _STALLED: Final = 1 / 3
 """Part of the timeout after which a silent source is said to have stalled."""
 _POLL: Final = 0.1
 _GRACE: Final = 60.0
-"""Seconds for which a fault that does not pass by itself is borne once a source has been live: a
-camera that starts knows neither its users nor its streams for a while."""
+"""Seconds for which a fault that does not pass by itself is borne where the source has been live or
+away before: a camera that starts knows neither its users nor its streams for a while."""
 _MOST_LEFT_BEHIND: Final = 8
 """Threads that hang inside FFmpeg, beyond which this process is better given up."""
 _PROBING: Final = 4.0
@@ -78,6 +78,8 @@ class Connection:
         self._attempt = 0
         self._lost_at = time.monotonic()
         self._live_at: float | None = None
+        self._away = False  # whether it has not been there, which passes
+        self._refused_at: float | None = None  # the first of faults that do not pass by themselves
 
     @property
     def returns(self) -> bool:
@@ -144,7 +146,7 @@ class Connection:
     def live(self, text: str = "") -> None:
         """A picture has come."""
         if self._status is not Status.LIVE or text:
-            self._live_at = time.monotonic()
+            self._live_at, self._refused_at = time.monotonic(), None
             self._say(Status.LIVE, text or self._address.shown)
 
     def backlog(self) -> list[Item]:
@@ -243,10 +245,13 @@ class Connection:
         if left_behind() >= _MOST_LEFT_BEHIND:
             self._say(Status.FAILED, str(fault))
             raise fault
-        if not fault.retry:
-            if self._live_at is None:
+        if fault.retry:
+            self._away, self._refused_at = True, None
+        else:
+            if self._live_at is None and not self._away:
                 self._fail(str(fault), fault)
-            if now - self._lost_at >= _GRACE:
+            self._refused_at = now if self._refused_at is None else self._refused_at
+            if now - self._refused_at >= _GRACE:
                 self._fail(f"{fault}; that has not passed for {_GRACE:g} s", fault)
         if self._status is not Status.FAILED:
             self._say(self._before, f"{fault.reason}: {fault}{since}")

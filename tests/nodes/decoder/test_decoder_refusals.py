@@ -192,8 +192,8 @@ def rtsp():
     """An RTSP server that answers every request with one status, or never."""
     servers = []
 
-    def serve(status):
-        listener = socket.create_server(("127.0.0.1", 0))
+    def serve(status, *, port=0):
+        listener = socket.create_server(("127.0.0.1", port))
         servers.append(listener)
 
         def answer(connection):
@@ -249,6 +249,30 @@ def test_a_wrong_password_ends_the_run_at_once(rtsp, status):
     assert not caught.value.retry
     assert [said for said, _ in context.statuses] == [Status.CONNECTING, Status.FAILED]
     assert not [text for _, text in context.statuses if "hunter2" in text]
+
+
+def test_a_camera_that_was_away_may_refuse_for_a_while(rtsp, monkeypatch):
+    """It is starting, and does not know its users yet."""
+    monkeypatch.setattr("nodes.decoder.connection._GRACE", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+    class Watching(SoloContext):
+        def status(self, status, text):
+            super().status(status, text)
+            if text.startswith("refused") and starting.ident is None:
+                starting.start()
+
+    starting = threading.Timer(0.5, rtsp, args=(401,), kwargs={"port": port})
+    context = Watching()
+    decoder = solo(Decoder, context=context, url=f"rtsp://admin:hunter2@127.0.0.1:{port}/live")
+    with pytest.raises(SourceError, match=r"wrong; that has not passed for 1 s"):
+        next(decoder.frames())
+    decoder.close()
+    reasons = [text.split(":")[0] for status, text in context.statuses if ": " in text]
+    assert reasons.index("refused") < reasons.index("authentication")
+    assert reasons.count("authentication") >= 2
+    assert context.statuses[-1][0] is Status.FAILED
 
 
 def test_a_camera_that_says_nothing(rtsp):
