@@ -41,7 +41,12 @@ COMMANDS: Final = (
     Command("nodes", "streamer.cli.nodes", "List kinds of nodes and their parameters.", "Graphs"),
     Command("schema", "streamer.cli.schema", "Print the JSON Schema of graph files.", "Graphs"),
     Command("doctor", "streamer.cli.doctor", "Say what this machine can do, and lacks.", "Machine"),
-    Command("bench", "streamer.cli.bench", "Measure links, pipelines, models, stability and viewers.", "Machine"),
+    Command(
+        "bench",
+        "streamer.cli.bench",
+        "Measure links, pipelines, models, stability and viewers.",
+        "Machine",
+    ),
 )
 """All commands, in the order of the help."""
 

@@ -10,7 +10,9 @@ import typer
 
 from streamer import plugins
 
-command = typer.Typer(no_args_is_help=True, help="Measure links, pipelines, models, stability and viewers.")
+command = typer.Typer(
+    no_args_is_help=True, help="Measure links, pipelines, models, stability and viewers."
+)
 
 for _name, _point in plugins.points(plugins.BENCHES).items():
     command.command(_name)(plugins.later(_point))

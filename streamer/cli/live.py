@@ -6,6 +6,7 @@ Both show interim reports of the supervisor, so their numbers are the report's.
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Mapping
 from typing import Final
@@ -16,6 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from streamer.cli.unhurried import Unhurried
 from streamer.drops import Drop
 from streamer.runtime.report import Report, SinkReport
 from streamer.runtime.standing import AWAY, Standing
@@ -50,10 +52,15 @@ class Rate:
 
 
 class LogConsole(Console):
-    """Standard error; when nobody reads it any more, the run goes on without a word."""
+    """Standard error; who reads it, and whether anybody does, is nothing to the run."""
 
     def __init__(self) -> None:
-        super().__init__(stderr=True)
+        self._unhurried = Unhurried(sys.stderr)
+        super().__init__(file=self._unhurried)  # type: ignore[arg-type]
+
+    def settle(self) -> None:
+        """Waits until all is written."""
+        self._unhurried.settle()
 
     def on_broken_pipe(self) -> None:
         """Falls silent, where Rich would end the program."""
@@ -118,7 +125,7 @@ class PlainDisplay:
         if self._quiet or not supervisor.running or now < self._next:
             return
         self._next = now + PLAIN_EVERY
-        report = supervisor.report()
+        report = supervisor.report(changes=False)
         for name, sink in report.sinks.items():
             rate = self._rates.setdefault(name, Rate()).at(now, sink.delivered)
             passed = passed_on(report.nodes[name].passed)
@@ -158,7 +165,7 @@ class TerminalDisplay(PlainDisplay):
                 self._live.update(self._draw(supervisor, now), refresh=True)
 
     def _draw(self, supervisor: Supervisor, now: float) -> RenderableType:
-        report = supervisor.report()
+        report = supervisor.report(changes=False)
         table = Table(box=None, pad_edge=False, header_style="dim")
         for title in ("node", "state", "frames", "fps", "ms", "age ms", "dropped"):
             table.add_column(title, justify="left" if title in ("node", "state") else "right")

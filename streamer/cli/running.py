@@ -79,6 +79,7 @@ def execute(
                 + (f", dropped: {drops}" if drops else "")
                 + passed_on(result.nodes[name].passed),
             )
+    console.settle()
     return status
 
 

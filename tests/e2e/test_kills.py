@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
+import termios
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,6 +44,50 @@ def live(start: Start, clip: Path, tmp_path: Path, *more: object) -> subprocess.
         *("--set", f"source.url={clip}", "--set", "source.realtime=true"),
         *("--set", f"sink.url={out}", "--report", report, *more),
     )
+
+
+def test_a_terminal_that_is_stopped_stops_neither_the_run_nor_its_care(
+    long_clip: Path, tmp_path: Path, private_folder: Path
+) -> None:
+    terminal, end = os.openpty()
+    run = subprocess.Popen(
+        [
+            *(STREAMER, "run", ROOT / "configs/quickstart.yaml", "--report", tmp_path / "r.json"),
+            *("--set", f"source.url={long_clip}", "--set", "source.realtime=true"),
+            *("--set", "source.loop=true", "--set", f"sink.url={tmp_path / 'out.mkv'}"),
+        ],
+        stdin=subprocess.DEVNULL,
+        stderr=end,
+        start_new_session=True,
+    )
+    try:
+        wait_for(growing(tmp_path / "out.mkv", 2000))
+        termios.tcflow(end, termios.TCOOFF)  # Ctrl-S
+        (folder,) = private_folder.glob("streamer-*")
+        with Remote(RunningGraph("quickstart", run.pid, folder)) as remote:
+            # The second is seen long after the display was to be drawn.
+            for victim in ("source", "prepare"):
+                os.kill(workers_of(run.pid)[victim], signal.SIGKILL)
+                wait_for(lambda name=victim: remote.report()["nodes"][name]["restarts"] == 1)
+        termios.tcflow(end, termios.TCOON)
+        os.set_blocking(terminal, False)
+        run.send_signal(signal.SIGINT)
+        wait_for(lambda: drained(terminal) or run.poll() is not None)
+        assert run.returncode == 0
+    finally:
+        run.kill()
+        run.wait()
+        os.close(end)
+        os.close(terminal)
+    nodes = read_report(tmp_path / "r.json")["nodes"]
+    assert [nodes[name]["restarts"] for name in ("source", "prepare")] == [1, 1]
+
+
+def drained(terminal: int) -> bool:
+    """Reads what a terminal shows; False."""
+    with contextlib.suppress(BlockingIOError):
+        os.read(terminal, 65536)
+    return False
 
 
 def growing(path: Path, beyond: int = 0) -> Callable[[], bool]:
