@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from av.codec.context import CodecContext
 from av.codec.hwaccel import HWAccel
@@ -77,14 +77,14 @@ def refusal(device: Device) -> str:
     return ""
 
 
-def tried(decoder: CodecContext) -> list[VideoFrame]:
-    """What a new decoder of H.264 makes of `KEYFRAME`: one picture, if it works.
+def tried(decoder: Any) -> list[VideoFrame]:
+    """What a new `CodecContext` of H.264 makes of `KEYFRAME`: one picture, if it works.
 
     Raises:
         FFmpegError: it does not.
     """
     decoder.thread_count = 1  # each thread would take surfaces of its own
-    return [*decoder.decode(Packet(KEYFRAME)), *decoder.decode(None)]  # type: ignore[list-item]
+    return [*decoder.decode(Packet(KEYFRAME)), *decoder.decode(None)]
 
 
 def _reason(error: Exception) -> str:

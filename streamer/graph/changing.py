@@ -34,6 +34,9 @@ def live_names(node_class: type[Node[Any]]) -> tuple[str, ...]:
 def current(plan: Plan, path: str) -> Any:
     """The value of a parameter, its default where the graph gives none, without credentials.
 
+    Nothing is validated anew: what a validator looks at may have gone since, a stick with a model,
+    say, and the value is still the one that the node works with.
+
     Args:
         plan: with the parameters as they are now.
         path: `NODE.KEY`.
@@ -42,8 +45,16 @@ def current(plan: Plan, path: str) -> Any:
         ParameterError: there is no such node or parameter.
     """
     node, node_class, key = _resolve(plan, path)
-    params = node_class.Params(**node.params).model_dump(mode="json", by_alias=True)
-    return _shown(params[key], key)
+    value = node.params[key] if key in node.params else _default(node_class, key)
+    return _shown(value, key)
+
+
+def _default(node_class: type[Node[Any]], key: str) -> Any:
+    """The default of a parameter, as JSON types."""
+    names = {field.alias or name: name for name, field in node_class.Params.model_fields.items()}
+    defaults = node_class.Params.model_construct()
+    dumped = defaults.model_dump(mode="json", include={names[key]}, warnings=False)
+    return next(iter(dumped.values()))
 
 
 def _shown(value: Any, key: str) -> Any:

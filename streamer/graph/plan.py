@@ -138,6 +138,11 @@ class Plan:
             at = inputs[0].source
         return tuple(reversed(chain))
 
+    def origin(self, name: str) -> str:
+        """The source whose stream a node's pictures belong to."""
+        chain = self.chain(name)
+        return chain[0].source if chain else name
+
     def to_dict(self) -> dict[str, Any]:
         """The plan as JSON types."""
         return asdict(self)

@@ -23,12 +23,15 @@ import zmq
 from streamer.errors import ParameterError, RunError, StreamerError
 from streamer.graph.changing import changed, current
 from streamer.graph.plan import Plan
+from streamer.graph.tree import one_line
 from streamer.runtime.clients import ClientDesk, Request
 from streamer.runtime.report import ChangeReport, Report
 from streamer.telemetry.board import Board
 
 MOST_WAITING: Final = 100
 """changes of one node that may wait for the one under way"""
+MOST_KEPT: Final = 300
+"""changes that the report lists, the latest ones; a slider makes ten a second, for hours"""
 
 
 @dataclass(slots=True)
@@ -88,9 +91,12 @@ class Changes:
         self._say = say
         self._asked: dict[str, deque[_Change]] = {node.name: deque() for node in plan.nodes}
         self._present: set[str] = set()
+        self._over: set[str] = set()
         self._tried = 0
-        self._made: list[_Change] = []
-        self._unseen: list[_Change] = []
+        self.made = 0
+        """how many changes nodes have taken in all"""
+        self._made: deque[_Change] = deque(maxlen=MOST_KEPT)
+        self._unseen: deque[_Change] = deque(maxlen=MOST_KEPT)
         self._desk: ClientDesk | None = None
         self._sinks = {
             node.name: tuple(
@@ -119,6 +125,10 @@ class Changes:
                 self._serve(request, run)
             except StreamerError as error:
                 self._desk.refuse(request.identity, error)
+            except Exception as error:  # a validator of someone else's: the show goes on
+                asked = f"{request.kind} {one_line(request.fields.get('path', ''), 100)}".strip()
+                refusal = self._unforeseen(error, f"{asked} cannot be answered")
+                self._desk.refuse(request.identity, refusal)
 
     def confirmed(self, node: str, generation: int, text: str) -> None:
         """A node has taken a change, or refused it with a text."""
@@ -135,6 +145,7 @@ class Changes:
             nodes = (taken if other.name == node else other for other in self.plan.nodes)
             self.plan = replace(self.plan, nodes=tuple(nodes))
             self.generations[node] = generation
+            self.made += 1
             self._made.append(change)
             self._unseen.append(change)
             self._answer(change)
@@ -144,6 +155,7 @@ class Changes:
         """A process of these nodes has come, which knows the parameters as they are."""
         for node in nodes:
             self._present.add(node)
+            self._over.discard(node)
             self._next(node)
 
     def died(self, node: str) -> None:
@@ -159,6 +171,14 @@ class Changes:
             said = f"the process of {node} died before it had taken {change.path}"
             self._refuse(change, RunError(f"{said}; the former value holds, ask again"))
 
+    def ended(self, node: str) -> None:
+        """A node has ended and takes no more changes, unless its process is started again."""
+        self._present.discard(node)
+        self._over.add(node)
+        asked = self._asked[node]
+        while asked:
+            self._refuse(asked.popleft(), _has_ended(node))
+
     def look(self, board: Board) -> None:
         """Notes when the first pictures with a change were delivered."""
         for change in self._unseen:
@@ -166,10 +186,11 @@ class Changes:
                 cells = board.nodes[sink]
                 if sink not in change.first_ns and cells.generation.value >= change.generation:
                     change.first_ns[sink] = cells.generation_ns.value
-        self._unseen = [c for c in self._unseen if len(c.first_ns) < len(self._sinks[c.node])]
+        unseen = (c for c in self._unseen if len(c.first_ns) < len(self._sinks[c.node]))
+        self._unseen = deque(unseen, maxlen=MOST_KEPT)
 
     def listed(self) -> list[ChangeReport]:
-        """All changes that nodes have taken, for the report."""
+        """The latest changes that nodes have taken, for the report; at most `MOST_KEPT`."""
         return [
             ChangeReport(
                 path=change.path,
@@ -210,6 +231,8 @@ class Changes:
         name = path.partition(".")[0]
         if not self._asked.get(name):
             changed(self.plan, path, value)  # what is plainly wrong waits for no process
+        if name in self._over:
+            raise _has_ended(name)
         asked = self._asked[name]
         if len(asked) >= MOST_WAITING:
             raise RunError(f"{MOST_WAITING} changes of {name} wait already; ask again later")
@@ -225,25 +248,46 @@ class Changes:
         asked = self._asked[node]
         while asked and node in self._present and not asked[0].generation:
             change = asked[0]
+            generation = self._tried + 1
             try:
-                change.params = changed(self.plan, change.path, change.value).params
+                params = changed(self.plan, change.path, change.value).params
+                self._tell(node, "set", params=params, generation=generation)
             except StreamerError as error:
                 self._refuse(asked.popleft(), error)
-                continue
-            self._tried += 1
-            change.generation = self._tried
-            self._tell(node, "set", params=change.params, generation=change.generation)
+            except Exception as error:
+                refusal = self._unforeseen(error, f"{change.path} cannot be set")
+                self._refuse(asked.popleft(), refusal)
+            else:
+                change.params, change.generation, self._tried = params, generation, generation
 
     def _answer(self, change: _Change) -> None:
         client, change.client = change.client, None
-        if self._desk is not None and client is not None:
+        if self._desk is None or client is None:
+            return
+        try:
             value = current(self.plan, change.path)
             self._desk.answer(client, "value", value=value, generation=change.generation)
+        except Exception as error:
+            said = f"{change.path} has been set, but cannot be shown"
+            self._desk.refuse(client, self._unforeseen(error, said))
+
+    def _unforeseen(self, error: Exception, what: str) -> RunError:
+        """What a client is told of an error that no code foresaw; it is logged, too."""
+        said = type(error).__name__
+        if not isinstance(error, ValueError):  # pydantic's quote the values, which may be secret
+            said = f"{said}: {one_line(str(error), 200)}"
+        refusal = RunError(f"{what}: {said}")
+        self._say(str(refusal))
+        return refusal
 
     def _refuse(self, change: _Change, error: StreamerError) -> None:
         client, change.client = change.client, None
         if self._desk is not None and client is not None:
             self._desk.refuse(client, error)
+
+
+def _has_ended(node: str) -> RunError:
+    return RunError(f"{node} has ended: it takes no more changes")
 
 
 def _upstream(plan: Plan, name: str) -> set[str]:

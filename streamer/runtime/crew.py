@@ -5,20 +5,19 @@ What a worker's end means for the run is the supervisor's to decide.
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
 from typing import Any, Final
 
 import zmq
 
-from streamer.errors import RunError
 from streamer.graph.plan import NodePlan, Plan
 from streamer.masking import mask
 from streamer.runtime.desk import ControlDesk
 from streamer.runtime.limits import demand_for_start
 from streamer.runtime.process import WorkerProcess
 from streamer.runtime.record import WorkerRecord
+from streamer.runtime.spare import Spare
 from streamer.runtime.watcher import Watcher
 
 EXIT_GRACE: Final = 10.0
@@ -51,7 +50,7 @@ class Crew:
         self._debug = debug
         self._desk: ControlDesk | None = None
         self._folder = ""
-        self._spare: WorkerProcess | None = None
+        self._spare = Spare(board_fd=board_fd, say=watcher.event)
 
     def listen(self, desk: ControlDesk, folder: str) -> None:
         """Takes the desk that workers are spoken to by, and the folder of the run's sockets."""
@@ -111,32 +110,16 @@ class Crew:
             plan: a graph of files gets none: nobody waits there for the next picture.
             wanted: whether workers may still be started again.
         """
-        if self._spare is not None and (not wanted or self._spare.poll() is not None):
-            self.dismiss_spare()
-        if not wanted or self._spare is not None or not any(map(_restarts_live, plan.nodes)):
-            return
-        latest = max(worker.spawned_at for worker in self.workers)
-        if time.monotonic() - latest > SPARE_AFTER:
-            with contextlib.suppress(RunError):  # there will be another attempt, and a start anyway
-                self._spare = WorkerProcess(board_fd=self._board_fd)
-                self._spare.prepare([node.entry for node in plan.nodes])
-
-    def dismiss_spare(self) -> None:
-        """Ends the idle process."""
-        spare, self._spare = self._spare, None
-        if spare is not None:
-            spare.kill()
-            spare.close()
+        if not wanted:
+            self._spare.dismiss()
+        elif any(map(_restarts_live, plan.nodes)):
+            now, latest = time.monotonic(), max(worker.spawned_at for worker in self.workers)
+            if now - latest > SPARE_AFTER:
+                self._spare.keep([node.entry for node in plan.nodes], now=now)
 
     def _process(self, name: str) -> WorkerProcess:
         demand_for_start(name)
-        spare, self._spare = self._spare, None
-        if spare is None:
-            return WorkerProcess(board_fd=self._board_fd, name=name)
-        if spare.poll() is None:
-            return spare
-        spare.close()
-        return WorkerProcess(board_fd=self._board_fd, name=name)
+        return self._spare.take() or WorkerProcess(board_fd=self._board_fd, name=name)
 
     def register(self, poller: zmq.Poller) -> None:
         """Has a poller wake for deaths and for lines."""
@@ -174,7 +157,7 @@ class Crew:
 
     def end_all(self) -> None:
         """Ends all processes at once."""
-        self.dismiss_spare()
+        self._spare.dismiss()
         for worker in self.workers:
             if worker.process is not None:
                 worker.process.kill()

@@ -19,6 +19,9 @@ from streamer.runtime.loops import Loop
 def run_join(loop: Loop, node: Join[Any]) -> None:
     """One picture out for each of the leading input's, with the newest not later of the others.
 
+    Of another live source it is simply the newest: each stream's times begin at its own opening
+    and run by its own clock, so that comparing them would show one camera late or not at all.
+
     Where a file is processed the leader waits until each other input has given a later picture,
     the very same one, or a mark that none will come. What the leader will not ask for any more is
     taken from the others meanwhile, so that no branch stands still because of a full one.
@@ -88,6 +91,7 @@ class _Other:
         self._key = key
         link, _ = self._feed.links[key]
         self._waits = link.queue == "wait" and not loop.context.live
+        self._newest = not self._waits and key in loop.context.own_clocks
         self._next: Frame | None = None
         self._passed: Watermark | None = None
         self._ended = False
@@ -103,19 +107,21 @@ class _Other:
             Whether it could use more.
         """
         self._take()
-        while self._next is not None and passed is not None and passed.covers(self._next.header):
+        while self._next is not None and (
+            self._newest or (passed is not None and passed.covers(self._next.header))
+        ):
             self._show_next()
             self._take()
         return self._next is None and not self._ended
 
     def advance(self, leader: Header) -> bool:
-        """Goes on to the newest picture that is not later than the leader's.
+        """Goes on to the newest picture that is not later than the leader's, or to the newest.
 
         Returns:
             Whether it is known to be that, or shall not be waited for.
         """
         self._take()
-        while self._next is not None and not _later(self._next.header, leader):
+        while self._next is not None and (self._newest or not _later(self._next.header, leader)):
             self._show_next()
             self._take()
         same = self.current is not None and (

@@ -36,6 +36,8 @@ OPENING_LEAVE: Final = 600.0
 """seconds that a node may take to open before it is taken for hung"""
 FIRST_PICTURE_LEAVE: Final = 100.0
 """seconds that the first picture may take beyond others: some things are built only then"""
+HAS_ENDED: Final = "the node has ended: it takes no more changes"
+"""what is said of changes that come too late"""
 
 _log = logging.getLogger("streamer.worker")
 
@@ -67,6 +69,8 @@ class NodeThread:
         self._node: Node[Any] | None = None
         self._changes: ThreadPoolExecutor | None = None
         self._early: list[tuple[dict[str, Any], int]] = []
+        self._untaken: set[int] = set()
+        self._left = False
         self._opening = threading.Lock()
         self._finishing = False
         self.thread = threading.Thread(target=self._main, name=node.name, daemon=True)
@@ -100,21 +104,27 @@ class NodeThread:
     def change(self, params: dict[str, Any], generation: int) -> None:
         """Has the node take changed parameters, prepared in a thread beside its frame loop."""
         with self._opening:
-            if self._node is None:
-                self._early.append((params, generation))
+            if not self._left:
+                self._untaken.add(generation)
+                self._begin(params, generation)
                 return
-            if self._changes is None:
-                self._changes = ThreadPoolExecutor(
-                    1, thread_name_prefix=f"{self.plan.name}-prepare"
-                )
-            self._changes.submit(self._prepare, self._node, params, generation)
+        self._taken(generation, HAS_ENDED)  # others still run in this process
+
+    def _begin(self, params: dict[str, Any], generation: int) -> None:
+        """Prepares a change, or keeps it until the node is open; with the lock held."""
+        if self._node is None:
+            self._early.append((params, generation))
+            return
+        if self._changes is None:
+            self._changes = ThreadPoolExecutor(1, thread_name_prefix=f"{self.plan.name}-prepare")
+        self._changes.submit(self._prepare, self._node, params, generation)
 
     def _opened(self, node: Node[Any]) -> None:
         with self._opening:
             self._node = node
             early, self._early = self._early, []
-        for params, generation in early:
-            self.change(params, generation)
+            for params, generation in early:
+                self._begin(params, generation)
 
     def _prepare(self, node: Node[Any], given: dict[str, Any], generation: int) -> None:
         try:
@@ -137,6 +147,8 @@ class NodeThread:
         self._taken(generation, "")
 
     def _taken(self, generation: int, text: str) -> None:
+        with self._opening:
+            self._untaken.discard(generation)
         self._worker.tell(
             "taken",
             node=self.plan.name,
@@ -231,10 +243,20 @@ class NodeThread:
         if not self.retry:
             for outlet in self.outlets:
                 outlet.finish()
-        if self._changes is not None:
-            self._changes.shutdown(wait=False, cancel_futures=True)
+        self._leave_changes()
         if self.feed is not None:
             self.feed.close()
+
+    def _leave_changes(self) -> None:
+        """Refuses the changes that the node has not taken, and all that may still come."""
+        with self._opening:
+            self._left = True
+            untaken = sorted(self._untaken)
+            if self._changes is not None:
+                self._changes.shutdown(wait=False, cancel_futures=True)
+        if not self.retry:  # else the process dies, and the supervisor sees to them
+            for generation in untaken:
+                self._taken(generation, HAS_ENDED)
 
     def _run(self, node: Node[Any]) -> None:
         worker = self._worker

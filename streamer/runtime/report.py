@@ -148,7 +148,8 @@ class Report:
         sinks: by node name.
         nodes: by node name.
         links: by `A->B`.
-        changes: parameters that were changed while it ran, in order.
+        changes: parameters that were changed while it ran, in order; the latest ones.
+        changes_made: how many there were in all.
         errors: one sentence for each failure; empty after a good run.
         exit_status: what the command line returns.
     """
@@ -160,6 +161,7 @@ class Report:
     nodes: dict[str, NodeReport]
     links: dict[str, LinkReport]
     changes: list[ChangeReport]
+    changes_made: int
     errors: list[str]
     exit_status: int
 
@@ -188,6 +190,7 @@ def build(
     circumstances: Circumstances,
     *,
     changes: list[ChangeReport] | None = None,
+    changes_made: int = 0,
     errors: list[str] | None = None,
     exit_status: int = 0,
 ) -> Report:
@@ -205,6 +208,7 @@ def build(
         nodes={node.name: _node(plan, board, circumstances, node.name) for node in plan.nodes},
         links={link.key: _link(plan, board, link) for link in plan.links},
         changes=list(changes or []),
+        changes_made=changes_made,
         errors=list(errors or []),
         exit_status=exit_status,
     )

@@ -158,8 +158,12 @@ class Supervisor:
         self._crew.listen(self._desk, folder.path)
         folder.describe(graph=self.plan.name, pid=os.getpid())
 
-    def report(self) -> Report:
-        """The report as of now; final after the run."""
+    def report(self, *, changes: bool = True) -> Report:
+        """The report as of now; final after the run.
+
+        Args:
+            changes: list the changes of parameters; who shows none of them asks for none.
+        """
         circumstances = Circumstances(
             final=self._ended is not None,
             seconds=(self._ended or time.monotonic()) - self._began,
@@ -174,7 +178,8 @@ class Supervisor:
             self.plan,
             self._board,
             circumstances,
-            changes=self._changes.listed(),
+            changes=self._changes.listed() if changes else [],
+            changes_made=self._changes.made,
             errors=self._errors,
             exit_status=self._exit_status,
         )
@@ -185,7 +190,9 @@ class Supervisor:
 
         phase = "ending" if self._draining else "running" if self._started else "starting"
         records, standings = self._crew.of_node, self._standings
-        return overview(self.report(), self.plan, records, standings, self.progress, phase)
+        return overview(
+            self.report(changes=False), self.plan, records, standings, self.progress, phase
+        )
 
     def standing(self, node: str) -> Standing | None:
         """How a node stands with the outside; None if it never said."""
@@ -331,6 +338,7 @@ class Supervisor:
         worker.over = True
         for node in worker.plan.nodes:
             self._crew.tell_all("gone", node=node)
+            self._changes.ended(node)
 
     def _give_up(self, nodes: tuple[str, ...], error: str, exit_status: int = 1) -> None:
         self._failed.update(nodes)
@@ -400,6 +408,7 @@ class Supervisor:
             self._first_frame = time.monotonic()
         if state == "finished":
             self._close(node)
+            self._changes.ended(node)
             if not sinks_left(self.plan, self._crew.of_node, self._failed):
                 self._drain()  # a source that has not ended by itself would run for nothing
         if not self._started and not self._draining:
@@ -420,6 +429,7 @@ class Supervisor:
         self._state(worker, node, "failed", "")
         self._standings.died((node,), message, again=False)
         self._close(node)
+        self._changes.ended(node)
         self._give_up((node,), message, fields["exit_status"])
 
     # ---- orders --------------------------------------------------------------------------------

@@ -25,4 +25,4 @@ class Watcher(Protocol):
         """Something that the user should know, as one sentence."""
 
     def tick(self, supervisor: Supervisor) -> None:
-        """Called some times a second; `supervisor.report()` has the numbers."""
+        """Called some times a second; `supervisor.report(changes=False)` has the numbers."""

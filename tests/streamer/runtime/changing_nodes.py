@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 import streamer
 
@@ -26,6 +26,15 @@ class Dye(streamer.Transform["Dye.Params"]):
         deadly: bool = Field(default=False, json_schema_extra={"live": True})
         gate: str = ""
         fixed: int = 0
+        stick: str = ""
+        """a file that must be there whenever these are validated"""
+
+        @field_validator("stick")
+        @classmethod
+        def _there(cls, stick: str) -> str:
+            if stick:
+                Path(stick).read_bytes()
+            return stick
 
     def prepare(self, params: Any) -> bytes:
         gate = Path(self.params.gate)

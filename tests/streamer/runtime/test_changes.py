@@ -15,6 +15,7 @@ from plans import Listener, kill, link, node, pictures, plan, run
 from streamer.errors import ParameterError, StreamerError
 from streamer.graph.plan import NodePlan, Plan, RestartPlan
 from streamer.runtime import Supervisor
+from streamer.runtime.changes import Changes
 from streamer.runtime.clients import clients_endpoint, pack, unpack
 from streamer.runtime.remote import Remote, choose
 
@@ -220,6 +221,132 @@ def test_a_restarted_node_keeps_the_changed_value(tmp_path: Path) -> None:
     values = [shown.low for shown in pictures(tape)]
     assert values == sorted(values)
     assert values[-1] == 77
+
+
+def test_parameters_are_told_although_they_are_not_valid_any_more(tmp_path: Path) -> None:
+    tape, stick = tmp_path / "tape", tmp_path / "stick"
+    stick.touch()
+
+    def talk(remote: Remote) -> None:
+        stick.unlink()
+        assert (remote.get("dye.stick"), remote.get("dye.value")) == (str(stick), 1)
+        with pytest.raises(StreamerError, match="FileNotFoundError"):
+            remote.set("dye.value", 7)
+        assert remote.get("dye.value") == 1
+        before = len(pictures(tape))
+        while len(pictures(tape)) < before + 5:
+            time.sleep(0.01)
+        stick.touch()
+        remote.set("dye.value", 8)
+
+    report = with_remote(dyed(tape, stick=str(stick)), talk)
+    assert (report.exit_status, report.nodes["dye"].restarts) == (0, 0)
+    assert [change.path for change in report.changes] == ["dye.value"]
+
+
+def test_an_error_that_nobody_foresaw_is_an_answer_and_no_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("the stick was pulled")
+
+    def talk(remote: Remote) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr("streamer.runtime.changes.current", fail)
+            with pytest.raises(
+                StreamerError, match=r"get dye.value cannot be answered: RuntimeError"
+            ):
+                remote.get("dye.value")
+            with pytest.raises(StreamerError, match=r"dye.value has been set, but cannot be shown"):
+                remote.set("dye.value", 7)
+        with monkeypatch.context() as patch:
+            patch.setattr("streamer.runtime.changes.changed", fail)
+            with pytest.raises(
+                StreamerError, match=r"set dye.value cannot be answered: RuntimeError"
+            ):
+                remote.set("dye.value", 9)
+        assert remote.get("dye.value") == 7
+
+    listener = Listener()
+    report = with_remote(dyed(tmp_path / "tape"), talk, listener=listener)
+    assert report.exit_status == 0
+    assert sum("the stick was pulled" in event for event in listener.events) == 3
+
+
+def two_chains(ending: Path, lasting: Path, *, count: int, **params: Any) -> Plan:
+    """A dye whose source ends, and beside it in its worker a node whose source does not."""
+    return plan(
+        [
+            node("brief", "Ticks", live=True, fps=100, count=count),
+            dye(**params),
+            node("done", "Tape", live=True, path=str(ending)),
+            node("src", "Ticks", live=True, fps=100, count=100_000),
+            node("work", "Work", live=True),
+            node("out", "Tape", live=True, path=str(lasting)),
+        ],
+        [
+            link("brief", "dye", queue="latest"),
+            link("dye", "done", queue="latest"),
+            link("src", "work", queue="latest"),
+            link("work", "out", queue="latest"),
+        ],
+        together=("dye", "work"),
+    )
+
+
+@pytest.mark.parametrize("refuses", ["supervisor", "worker"])
+def test_a_change_of_a_node_that_has_ended_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: str
+) -> None:
+    lasting = tmp_path / "lasting"
+    if refuses == "worker":  # as if the change had crossed the news of the end
+        monkeypatch.setattr(Changes, "ended", lambda *_: None)
+
+    def talk(remote: Remote) -> None:
+        while remote.status()["nodes"]["dye"]["state"] != "finished":
+            time.sleep(0.01)
+        for value in (7, 8):
+            with pytest.raises(StreamerError, match="has ended: it takes no more changes"):
+                remote.set("dye.value", value)
+        assert remote.get("dye.value") == 1
+        before = len(pictures(lasting))
+        while len(pictures(lasting)) < before + 5:
+            time.sleep(0.01)
+
+    report = with_remote(two_chains(tmp_path / "ending", lasting, count=20), talk)
+    assert (report.exit_status, report.nodes["work"].restarts) == (0, 0)
+    assert report.changes == []
+
+
+def test_a_change_that_a_node_has_not_taken_when_it_ends_is_refused(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+
+    def talk(remote: Remote) -> None:
+        with pytest.raises(StreamerError, match="has ended"):
+            remote.set("dye.value", 7)
+        gate.touch()  # else the thread that prepares it would keep the process
+
+    made = two_chains(tmp_path / "ending", tmp_path / "lasting", count=100, gate=str(gate))
+    report = with_remote(made, talk)
+    assert (report.exit_status, report.changes) == (0, [])
+
+
+def test_a_report_lists_the_latest_changes_and_counts_them_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamer.runtime.changes.MOST_KEPT", 3)
+
+    def talk(remote: Remote) -> None:
+        for value in range(20, 25):
+            remote.set("dye.value", value)
+
+    listener = Listener()
+    report = with_remote(dyed(tmp_path / "tape"), talk, listener=listener)
+    assert [change.generation for change in report.changes] == [3, 4, 5]
+    assert report.changes_made == 5
+    assert listener.supervisor is not None
+    for_display = listener.supervisor.report(changes=False)
+    assert (for_display.changes, for_display.changes_made) == ([], 5)
 
 
 def test_the_interim_report_adds_up_with_what_is_in_flight(tmp_path: Path) -> None:

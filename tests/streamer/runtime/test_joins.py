@@ -137,6 +137,63 @@ def test_streams_of_their_own_meet_by_time(tmp_path: Path) -> None:
     assert report.sinks["out"].dropped == {"unmatched": 2}
 
 
+@pytest.mark.parametrize(("leader", "other"), [(0, 60), (60, 0), (0, 10**6)])
+def test_cameras_that_opened_at_other_times_are_both_shown_as_they_are_now(
+    tmp_path: Path, leader: int, other: int
+) -> None:
+    # At 30 ticks a second 60 are 2 s; the leader's 60 pictures are over before the other's times
+    # are reached, and by these nothing would ever be shown, or a picture of long ago.
+    tape = tmp_path / "tape"
+    report = run(
+        plan(
+            [
+                node("one", "Ticks", live=True, count=60, fps=60, first_pts=leader),
+                node("two", "Ticks", live=True, count=10**6, fps=60, first_pts=other),
+                node("later", "Work", live=True, add=100),
+                node("pair", "Pair", live=True),
+                node("out", "Tape", live=True, path=str(tape)),
+            ],
+            [
+                link("one", "pair", queue="latest"),
+                link("two", "later", queue="latest"),
+                link("later", "pair", queue="latest", leading=False),
+                link("pair", "out", queue="latest"),
+            ],
+            together=("one", "two", "later", "pair", "out"),
+        )
+    )
+    shown = pictures(tape)
+    assert [p.pts for p in shown] == [leader + p.seq for p in shown]
+    assert len({p.high for p in shown}) > 5
+    assert report.sinks["out"].dropped.get("unmatched", 0) < 60
+
+
+def test_a_clip_beside_a_camera_plays_at_its_own_pace(tmp_path: Path) -> None:
+    # The clip could be read in no time; its pictures come up by its times all the same.
+    tape = tmp_path / "tape"
+    run(
+        plan(
+            [
+                node("one", "Ticks", live=True, count=60, fps=60),
+                node("clip", "Ticks", count=100),
+                node("later", "Work", add=100),
+                node("pair", "Pair", live=True),
+                node("out", "Tape", live=True, path=str(tape)),
+            ],
+            [
+                link("one", "pair", queue="latest"),
+                link("clip", "later"),
+                link("later", "pair", leading=False),
+                link("pair", "out", queue="latest"),
+            ],
+            together=("one", "clip", "later", "pair", "out"),
+        )
+    )
+    shown = pictures(tape)
+    assert shown
+    assert all(p.high - 100 <= p.seq for p in shown)
+
+
 def test_a_leader_that_ends_first_ends_the_run(tmp_path: Path) -> None:
     # The other source would go on for hours, and shares a worker with the join that has ended.
     report = run(
