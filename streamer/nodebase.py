@@ -335,7 +335,8 @@ class Join(Node[P]):
     def process(self, frames: Mapping[str, Frame | None]) -> Frame | npt.NDArray[np.uint8] | None:
         """Makes one picture from one of each input, by input name; the leading input comes first.
 
-        Of the other inputs, each gives its newest picture that is not later than the leader's.
+        Of the other inputs, each gives its newest picture that is not later than the leader's; one
+        of another live source, whose clock is its own, its newest.
         """
         raise NotImplementedError
 
