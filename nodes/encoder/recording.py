@@ -299,7 +299,9 @@ class Recording:
 
     @property
     def reproach(self) -> str:
-        """What to say in the end if pictures found no room; empty if none was lost."""
-        if not self.lost:
-            return ""
-        return f"{self.lost} pictures were not recorded: {self._why}"
+        """What to say in the end if the disk has refused anything; empty if it took all.
+
+        The end of a file that could not be written is not known to be lost, picture by picture.
+        """
+        lost = f"{self.lost} pictures were not recorded: " if self.lost else ""
+        return lost + self._why
