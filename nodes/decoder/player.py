@@ -152,11 +152,11 @@ class Player:
                     yield item
                     if source.still and self._params.loop and isinstance(item, Shot):
                         yield from self._repeat(item)
-                if self._shown == before and self._left_to_the_cpu():
-                    self._connection.close()
-                    source = self._connection.open()
-                    continue
                 if self._shown == before:
+                    if self._left_to_the_cpu():
+                        self._connection.close()
+                        source = self._connection.open()
+                        continue
                     said = f"{self._address.shown} holds no picture that can be decoded"
                     if self._params.hwaccel == "cuda":
                         said += " by the GPU; hwaccel auto has the CPU decode what that cannot"

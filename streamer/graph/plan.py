@@ -143,6 +143,15 @@ class Plan:
         chain = self.chain(name)
         return chain[0].source if chain else name
 
+    def own_clocks(self, name: str) -> frozenset[str]:
+        """Keys of a node's links with pictures of another live source than the leading link's."""
+        links = [link for link in self.inputs(name) if link.media == "video"]
+        origins = {link.key: self.origin(link.source) for link in links}
+        leading = next(iter(origins.values()), None)
+        return frozenset(
+            key for key, origin in origins.items() if origin != leading and self.node(origin).live
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """The plan as JSON types."""
         return asdict(self)

@@ -75,7 +75,7 @@ class RuntimeContext:
         self.live = node.live
         leading = [link for link in plan.inputs(node.name) if link.leading]
         self.newest = any(link.queue == "latest" for link in leading)
-        self.own_clocks = _own_clocks(plan, node.name)
+        self.own_clocks = plan.own_clocks(node.name)
         """keys of the links whose pictures are of another live source than the leading input's"""
         self.wanted = node.wanted
         self.gpu = node.gpu
@@ -266,13 +266,3 @@ class RuntimeContext:
 
     def __repr__(self) -> str:
         return f"<RuntimeContext of {self.name}>"
-
-
-def _own_clocks(plan: Plan, name: str) -> frozenset[str]:
-    origins = {
-        link.key: plan.origin(link.source) for link in plan.inputs(name) if link.media == "video"
-    }
-    leading = next(iter(origins.values()), None)
-    return frozenset(
-        key for key, origin in origins.items() if origin != leading and plan.node(origin).live
-    )

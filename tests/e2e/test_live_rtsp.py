@@ -74,7 +74,10 @@ def test_a_camera_is_restyled_live_and_may_go_away(
     assert result["nodes"]["camera"]["restarts"] == 0  # its process lived on
     assert result["nodes"]["camera"]["reconnects"] == 1
     assert result["nodes"]["camera"]["status"] == "live"
-    assert result["sinks"]["obs"]["delivered"] > 0  # on a slow machine many are shown twice
+    # On a slow machine many of the pictures that were received are the last one, shown again.
+    delivered, filled = result["sinks"]["obs"]["delivered"], result["nodes"]["obs"]["filled"]
+    assert delivered > 0
+    assert delivered + filled >= 80
     assert "secret" not in log.read_text() + report.read_text()
     assert not [pid for pid in workers.values() if alive(pid)]
 

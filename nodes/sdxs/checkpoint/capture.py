@@ -8,7 +8,6 @@ replays, and nothing is recorded anew.
 from __future__ import annotations
 
 import gc
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -25,8 +24,8 @@ T_co = TypeVar("T_co", covariant=True)
 
 _WARM_UPS: Final = 3
 """runs before the recording: libraries choose their kernels and take their memory in the first"""
-_recording: Final = threading.Lock()
 _given_up: Final[list[Any]] = []
+"""recordings that failed: torch's allocator of pinned memory may go on asking them if they go on"""
 
 
 class Recording(Protocol[T_co]):
@@ -61,14 +60,14 @@ class Recorder(Protocol):
 class CudaGraph(Generic[T]):
     """A `Recording` as one CUDA graph: one launch for all of a picture's kernels.
 
-    Recorded on a stream of their own, one after the other, in any thread, while others use the
-    device: nothing here waits for the device but for that stream.
+    Recorded on a stream that all recordings of a device share, so in one thread only, while others
+    use the device: nothing here waits for the device but for that stream.
     """
 
     def __init__(self, function: Callable[[], T], device: torch.device) -> None:
-        stream, painted = _stream(device), torch.cuda.current_stream(device)
-        with _recording, torch.cuda.device(device), torch.cuda.stream(stream):
-            stream.wait_stream(painted)
+        stream = _stream(device)
+        stream.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.device(device), torch.cuda.stream(stream):
             for _ in range(_WARM_UPS):
                 function()
             stream.synchronize()
@@ -144,8 +143,8 @@ def _stream(device: torch.device) -> Any:
     Torch gives freed memory to the stream again that has used it: of another stream for each
     recording, what the runs before it have used would stay taken.
     """
-    stream: Any = torch.cuda.Stream
-    return stream(device)
+    cuda: Any = torch.cuda
+    return cuda.Stream(device)
 
 
 def _give_up(graph: Any, pool: Any) -> None:
@@ -156,7 +155,6 @@ def _give_up(graph: Any, pool: Any) -> None:
     """
     with suppress(RuntimeError):  # which says no more than that there was an error
         graph.capture_end()
-    # Its allocator of pinned memory may go on asking this recording whether it is under way.
     _given_up.append(graph)
     internals: Any = torch._C  # as torch's cudagraph_trees does; there are no public names
     with suppress(RuntimeError):  # which says that it has ended in order
