@@ -61,8 +61,8 @@ class Unhurried(io.TextIOBase):
             if self._held + len(text) > self._room:
                 self._left_out += len(text)
                 return len(text)
-            self._waiting.append(text)
-            self._held += len(text)
+            self._tell()
+            self._leave(text)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="stderr", daemon=True)
                 self._thread.start()
@@ -98,11 +98,17 @@ class Unhurried(io.TextIOBase):
                 pass
             with self._news:
                 self._held -= len(text)
-                if self._left_out:
-                    note = f"streamer: {self._left_out} characters were left out here\n"
-                    self._waiting.insert(0, note)
-                    self._held += len(note)
-                    self._left_out = 0
+                self._tell()
+
+    def _leave(self, text: str) -> None:
+        self._waiting.append(text)
+        self._held += len(text)
+
+    def _tell(self) -> None:
+        # After all that found room before the gap, and before what does after it.
+        if self._left_out:
+            self._leave(f"streamer: {self._left_out} characters were left out here\n")
+            self._left_out = 0
 
     def _write(self, text: str) -> None:
         # Past the stream's own buffer, whose lock would be held while a write waits, and be wanted
