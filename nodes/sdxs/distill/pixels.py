@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -67,6 +70,16 @@ def loss(painted: Tensor, target: Tensor) -> Tensor:
 
 
 def _window(picture: Tensor) -> Tensor:
-    # Rows, then columns: a window of 7 × 7 at once took a sixth of a whole step of training.
-    rows = functional.avg_pool2d(picture, (7, 1), stride=(2, 1))
-    return functional.avg_pool2d(rows, (1, 7), stride=(1, 2))
+    # Products with band matrices: pooling took three times as long, a tenth of a step of training.
+    rows, columns = (_means(side, picture.device) for side in picture.shape[2:])
+    return rows @ (picture @ columns.T)
+
+
+@lru_cache(maxsize=8)
+def _means(side: int, device: torch.device) -> Tensor:
+    """Of 7 pixels in turn, at every second one."""
+    count = (side - 7) // 2 + 1
+    means = torch.zeros(count, side)
+    for index in range(count):
+        means[index, 2 * index : 2 * index + 7] = 1 / 7
+    return means.to(device)
