@@ -19,8 +19,8 @@ CONGESTED: Final = 0.5
 """seconds that a packet may be under way to the server before pictures are dropped for it"""
 _STALLED: Final = 1.0
 """seconds after which that is said"""
-
-
+_STARTING: Final = 30.0
+"""seconds that the process which connects may take to start; they are no silence of the server's"""
 _GLANCE: Final = 0.03
 """seconds that the first answer is waited for: near servers need no more, and no picture is lost"""
 _BRIEF: Final = 0.5
@@ -212,8 +212,12 @@ class Connection:
 
     def _watch(self) -> None:
         now = time.monotonic()
-        if self.phase is Phase.CONNECTING and now - self._asked_at > self._timeout:
-            self._hung("open", f"no answer came within {self._timeout:g} s")
+        if self.phase is Phase.CONNECTING:
+            ready = self._remote.ready_at
+            if ready is None and now - self._asked_at > _STARTING:
+                self._hung("reach", f"the process that connects is not up after {_STARTING:g} s")
+            elif ready is not None and now - max(self._asked_at, ready) > self._timeout:
+                self._hung("open", f"no answer came within {self._timeout:g} s")
         elif self.phase is Phase.OPEN and self._under_way:
             waiting = now - self._under_way[0][0]
             if waiting > self._timeout:
@@ -221,6 +225,9 @@ class Connection:
             elif waiting > _STALLED and not self._stalled:
                 self._stalled = True
                 self._context.status(Status.STALLED, "the server takes nothing")
+        starting = self._remote.ready_at is None and not (self.ever or self._attempt)
+        if starting and self._away_since is not None:
+            self._away_since = now  # the server has not been asked yet
         if (
             self._give_up is not None
             and self._away_since is not None

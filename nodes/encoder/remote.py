@@ -52,6 +52,10 @@ class Remote:
     """A sender in a process of its own; nothing here waits for it, unless asked to.
 
     The process is started on the first use, and again after it was killed or has died.
+
+    Attributes:
+        ready_at: when the present process was ready to connect, by `time.monotonic`; None: it is
+            not yet.
     """
 
     def __init__(self) -> None:
@@ -59,6 +63,7 @@ class Remote:
         self._unpacker = msgpack.Unpacker()
         self._out: deque[memoryview] = deque()
         self._number = 0
+        self.ready_at: float | None = None
 
     def start(self) -> None:
         """Starts the process if there is none, so that it is ready when it is needed."""
@@ -86,6 +91,7 @@ class Remote:
         self._process = process
         self._unpacker = msgpack.Unpacker()
         self._out.clear()
+        self.ready_at = None
 
     def open(self, url: str, muxer: str, options: dict[str, str], tracks: list[Track]) -> None:
         """Asks for a connection; `opened` or `failed` follows."""
@@ -190,6 +196,8 @@ class Remote:
                 break
             self._unpacker.feed(data)
         for what, number, *more in self._unpacker:
+            if what == "ready":
+                self.ready_at = time.monotonic()
             if number == self._number:
                 failure = RemoteError(*more) if what == "failed" else None
                 events.append(Event(what, failure))

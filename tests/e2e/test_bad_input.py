@@ -160,14 +160,14 @@ def test_an_output_that_refuses_is_tried_again_and_then_given_up(
         "version: 1\n"
         "nodes:\n"
         f"  source: {{uses: decoder, with: {{url: '{clip}'}}}}\n"
-        "  sink: {uses: encoder, from: source, with: {url: 'tcp://127.0.0.1:9', give_up: 1}}\n"
+        "  sink: {uses: encoder, from: source, with: {url: 'tcp://127.0.0.1:9', give_up: 5}}\n"
     )
     done = streamer("run", graph, "--report", "r.json")
     assert done.returncode == 1, done.stderr
     assert "refused" in done.stderr
     report = read_report(tmp_path / "r.json")
     assert report["nodes"]["sink"]["restarts"] == 0
-    assert "gave up after 1 s (give_up)" in report["errors"][0]
+    assert "gave up after 5 s (give_up)" in report["errors"][0]
 
 
 def test_a_full_disk(streamer: Run, clip: Path, tmp_path: Path) -> None:

@@ -47,8 +47,12 @@ class Stage:
     @property
     def statuses(self) -> list[str]:
         """What was told, without repetitions."""
-        told = [str(status) for status, _ in self.context.statuses]
-        return [s for n, s in enumerate(told) if n == 0 or told[n - 1] != s]
+        return _each_once([str(status) for status, _ in self.context.statuses])
+
+    @property
+    def course(self) -> list[str]:
+        """The same without stalls: any machine may stand still for a moment."""
+        return _each_once([status for status in self.statuses if status != "stalled"])
 
     @property
     def sent(self) -> int:
@@ -103,6 +107,10 @@ class Stage:
         while (left := until - time.monotonic()) > 0:
             again = self.encoder.idle()
             time.sleep(max(0.0, min(left, again if again is not None else left)))
+
+
+def _each_once(told: list[str]) -> list[str]:
+    return [one for number, one in enumerate(told) if not number or told[number - 1] != one]
 
 
 @contextmanager

@@ -121,13 +121,29 @@ def test_a_server_that_comes_late_goes_and_comes_back(address, options, caplog, 
         else:
             before = stage.lost
             stage.play(lambda: stage.statuses[-1] == turn and stage.lost >= before + 5)  # noqa: B023
-    assert stage.statuses[:4] == ["connecting", "live", "reconnecting", "live"]
+    assert stage.course[:4] == ["connecting", "live", "reconnecting", "live"]
     assert ends[1][0] > ends[0][1], "times go on"
     stage.end()
     assert set(stage.context.dropped) <= {Drop.DISCONNECTED}
     assert "is lost: the other side closed the connection" in caplog.text
     assert "is connected again after" in caplog.text
     assert "hidden" not in caplog.text + str(stage.context.statuses)
+
+
+def test_a_process_that_is_slow_to_start_is_no_silence_of_the_server(
+    tmp_path, monkeypatch, on_stage
+):
+    url = f"tcp://127.0.0.1:{free_port()}"
+    player = Player(url + "?listen", wanted=20, probesize="5000")
+    wait_for_listener(url)
+    slow = tmp_path / "python"
+    slow.write_text(f'#!/bin/sh\nsleep 3\nexec "{sys.executable}" "$@"\n')
+    slow.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(slow))
+    stage = on_stage(url, step=0.02, timeout=1)
+    stage.play(lambda: not player.playing)
+    assert len(player.result().levels) >= 20
+    assert stage.course[:2] == ["connecting", "live"]
 
 
 @pytest.mark.skipif(not HAS_GSTREAMER, reason="needs GStreamer's RTSP server (gi)")
@@ -144,7 +160,7 @@ def test_an_rtsp_server_is_killed_and_comes_back(serve, on_stage):
     stage.end()
     for each in (server, second):
         assert each.lines[0].startswith("key")
-    assert stage.statuses == ["connecting", "live", "reconnecting", "live"]
+    assert stage.course == ["connecting", "live", "reconnecting", "live"]
 
 
 @pytest.mark.skipif(not HAS_GSTREAMER, reason="needs GStreamer's RTSP server (gi)")
@@ -214,7 +230,7 @@ def test_a_path_that_is_not_there_yet_is_asked_for_again(serve, on_stage, caplog
     server = serve(SYSTEM_PYTHON, "rtsp_recorder.py", port)
     stage.play(lambda: len(server.lines) > 5)
     stage.end()
-    assert stage.statuses == ["connecting", "live"]
+    assert stage.course == ["connecting", "live"]
 
 
 @pytest.mark.parametrize("code", [400, 409, 453, 503])
@@ -286,7 +302,7 @@ def test_other_outputs_of_a_file_do_not_wait_for_ever_for_a_server(on_stage, cap
 def test_that_pictures_of_a_file_wait_for_a_server_is_said(caplog):
     url = f"tcp://127.0.0.1:{free_port()}"
     context = SoloContext()
-    pushing = threading.Thread(target=lambda: encode(url, flashes(), context=context, timeout=0.3))
+    pushing = threading.Thread(target=lambda: encode(url, flashes(), context=context, timeout=2))
     pushing.start()
     for _ in range(4000):
         if "pictures of the file wait for it" in caplog.text:
