@@ -43,3 +43,14 @@ class Envelope:
             value = self._sign * max(self._sign * value, self._sign * faded)
         self._value, self._at = value, at
         return value
+
+    def limit(self, value: float) -> float:
+        """Takes the bound back to a value if it lies beyond it, and returns the bound.
+
+        Raises:
+            ValueError: nothing was added yet.
+        """
+        if self._value is None:
+            raise ValueError("there is no bound before the first value")
+        self._value = self._sign * min(self._sign * self._value, self._sign * value)
+        return self._value

@@ -34,6 +34,9 @@ so that arrival is noted when it happens."""
 _FAREWELL: Final = 0.5
 """Seconds that a thread is given to end: FFmpeg's own deadline is soon after the decoder's."""
 _MOST_AHEAD: Final = 500
+_ABSENCE: Final = 0.5
+"""Seconds of one wait that count as silence: a longer one says that this process, or the whole
+machine, stood still, and what has come in since may lie there."""
 _QUIET: Final = 0.008
 """Seconds without a packet after which all that had come in before has been taken."""
 _LONGEST_LOOK: Final = 0.25
@@ -204,14 +207,16 @@ class ThreadFeed:
         Raises:
             Broken, Stopped: as `packets`.
         """
-        begun, quiet = time.monotonic(), False
+        begun, quiet, silent = time.monotonic(), False, 0.0
         while not quiet and len(self._ahead) < _MOST_AHEAD:
+            waiting = time.monotonic()
             try:
                 item = self._handed.get(timeout=_QUIET if self._ahead else _POLL)
             except queue.Empty:
                 quiet = bool(self._ahead)
                 if not quiet:
-                    self._waited(time.monotonic() - begun)
+                    silent += min(time.monotonic() - waiting, _ABSENCE)
+                    self._waited(silent)
                 continue
             self._ahead.append(item)
             quiet = not isinstance(item, tuple) or time.monotonic() - begun > _LONGEST_LOOK
@@ -226,7 +231,7 @@ class ThreadFeed:
             try:
                 item = self._ahead.popleft() if self._ahead else self._handed.get(timeout=_POLL)
             except queue.Empty:
-                silent += time.monotonic() - begun
+                silent += min(time.monotonic() - begun, _ABSENCE)
                 self._waited(silent)
                 continue
             if item is None:
@@ -239,7 +244,7 @@ class ThreadFeed:
             if self._source is None or item[0].stream is self._source.video:
                 silent = 0.0
             else:
-                silent += time.monotonic() - begun
+                silent += min(time.monotonic() - begun, _ABSENCE)
                 self._waited(silent)
             yield item
         raise Stopped

@@ -53,8 +53,12 @@ class Smoothing:
             arrival: when all had come that it needs, in seconds of a steady clock.
         """
         self._learn(time, arrival)
-        offset = self._latest.add(arrival - time, arrival)
-        return min(max(time + offset, arrival), arrival + self.bound) if self.on else arrival
+        lag = arrival - time
+        self._latest.add(lag, arrival)
+        # One long hitch is not to have every picture wait as long as it may, each as bunched as
+        # it came, until that is forgotten.
+        offset = self._latest.limit(lag + self.bound)
+        return max(time + offset, arrival) if self.on else arrival
 
     def reset(self, bound: float, *, always: bool = False) -> None:
         """The source was connected anew: how it sends now is to be learnt again."""

@@ -86,7 +86,7 @@ def test_a_recording_goes_on_in_sync_when_its_camera_is_back(
 
     begun: dict[tuple[str, int], int] = {}
     camera.start()
-    (tmp_path / "graph.yaml").write_text(GRAPH.format(port=camera.port, timeout=2))
+    (tmp_path / "graph.yaml").write_text(GRAPH.format(port=camera.port, timeout=6))
     run = started("run", "graph.yaml", "--report", "r.json")
     wait_for(lambda: stands("live", 0, more=90))
     truths = [truth(camera.kill())]

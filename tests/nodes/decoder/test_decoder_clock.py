@@ -246,6 +246,19 @@ def test_smoothing_ends_when_the_source_sends_smoothly():
     assert smoothing.due(10.0, 10.0) == 10.0
 
 
+def test_after_a_long_hitch_bunches_are_let_go_evenly_again():
+    smoothing = Smoothing(AUTO)
+    gone = []
+    for number in range(600):
+        arrival = (number // 7) * 7 / 30
+        if 5 <= arrival < 6:
+            arrival = 6.0  # everything stood still for a second
+        gone.append(smoothing.due(number / 30, arrival))
+    gaps = [later - sooner for sooner, later in pairwise(gone[200:])]
+    assert min(gaps) > 0.02
+    assert max(gaps) < 0.06
+
+
 def test_one_hitch_of_a_smooth_source_delays_nothing():
     smoothing = Smoothing(AUTO)
     for number in range(300):

@@ -81,10 +81,10 @@ def lost(watched):
     return watched.statuses.count(Status.RECONNECTING)
 
 
-def replaced(watched, service):
+def replaced(moments, service):
     """Share of pictures that a link of depth 1 replaces before a consumer that is busy."""
     free, waiting, gone = 0.0, False, 0
-    for moment in watched.moments:
+    for moment in moments:
         if free <= moment:
             free = moment + service
             waiting = False
@@ -93,7 +93,7 @@ def replaced(watched, service):
         else:
             waiting = True
             free += service
-    return gone / len(watched.moments)
+    return gone / len(moments)
 
 
 def test_a_source_that_sends_in_bursts_is_let_go_evenly(ffmpeg, watch, port):
@@ -103,14 +103,20 @@ def test_a_source_that_sends_in_bursts_is_let_go_evenly(ffmpeg, watch, port):
     url = f"udp://127.0.0.1:{at}?pkt_size=1316"
     ffmpeg(*bars, *H264, "-flush_packets", "0", "-f", "mpegts", url)
     watched = watch(f"udp://127.0.0.1:{at}")
-    watched.more(120)
+
+    def evenly():
+        """The last three seconds' pictures; a machine that stands still bunches them, too."""
+        came = np.diff([header.capture_ns / 1e9 for header in watched.headers[-90:]])
+        moments = watched.moments[-90:]
+        return (
+            (came < 0.005).mean() > 0.5  # it is bursty indeed
+            and (np.diff(moments) < 0.005).mean() < 0.05
+            and replaced(moments, 0.02) < 0.05
+        )
+
+    watched.until(lambda: len(watched.headers) >= 120 and evenly())
     watched.stop()
     assert "it sends in bursts: pictures wait up to 0.25 s" in watched.texts(Status.LIVE)
-    came = np.diff([header.capture_ns / 1e9 for header in watched.headers[30:]])
-    gone = np.diff(watched.moments[30:])
-    assert (came < 0.005).mean() > 0.5  # it is bursty indeed
-    assert (gone < 0.005).mean() < 0.05
-    assert replaced(watched, 0.02) < 0.05
     assert rises(watched)
 
 
@@ -122,8 +128,9 @@ def test_a_source_that_sends_smoothly_does_not_wait(ffmpeg, watch, port):
     ffmpeg(*noise, *h264, "-f", "mpegts", f"udp://127.0.0.1:{at}?pkt_size=1316")
     watched = watch(f"udp://127.0.0.1:{at}")
     watched.more(60)
+    # A machine that stands still makes a bunch of any source, but not for long.
+    watched.until(lambda: "bursts" not in watched.context.statuses[-1][1])
     watched.stop()
-    assert "bursts" not in watched.texts(Status.LIVE)
     assert rises(watched)
 
 
@@ -148,6 +155,9 @@ def broadcast():
     def start(data, at, *, seconds):
         def send():
             chunks = [data[start : start + 1316] for start in range(0, len(data), 1316)]
+            while f":{at:04X} 00000000:0000 07" not in Path("/proc/net/udp").read_text():
+                if ending.wait(0.02):  # nobody receives yet
+                    return
             begun = time.monotonic()
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
                 for number, chunk in enumerate(chunks):
@@ -196,11 +206,11 @@ def test_a_broadcast_that_pauses_goes_on_on_one_clock(ffmpeg, watch, port):
     at = port(socket.SOCK_DGRAM)
     url = f"udp://127.0.0.1:{at}?pkt_size=1316"
     first = ffmpeg(*PICTURE, *H264, "-f", "mpegts", url)
-    watched = watch(f"udp://127.0.0.1:{at}", timeout=2)
+    watched = watch(f"udp://127.0.0.1:{at}", timeout=5)
     watched.more(25)
     kill(first)
     watched.until(lambda: lost(watched) == 1)
-    assert "has sent nothing for 2 s" in watched.texts(Status.RECONNECTING)
+    assert "has sent nothing for 5 s" in watched.texts(Status.RECONNECTING)
     before = len(watched.headers)
     ffmpeg(*PICTURE, *H264, "-f", "mpegts", url)
     watched.more(25)
@@ -231,7 +241,7 @@ def test_senders_of_rtmp_are_waited_for(ffmpeg, watch, port):
     at = port(socket.SOCK_STREAM)
     url = f"rtmp://127.0.0.1:{at}/live/key"
     push = [*PICTURE, *SOUND, *H264, "-f", "flv", url]
-    watched = watch(url, timeout=1, options={"listen": 1})
+    watched = watch(url, timeout=5, options={"listen": 1})
     wait_for_listener(at)
     assert "waiting for a sender" in watched.texts(Status.CONNECTING)
     sender = ffmpeg(*push)
@@ -278,11 +288,11 @@ def wait_for_listener(at):
 
 def test_a_live_playlist_whose_server_goes_away(ffmpeg, web, watch, port, tmp_path):
     live = ["-hls_time", "1", "-hls_list_size", "4", "-hls_flags", "delete_segments+omit_endlist"]
-    ffmpeg(*PICTURE, *H264, "-f", "hls", *live, tmp_path / "live.m3u8")
     at = port(socket.SOCK_STREAM)
     server = web(tmp_path, at)
     watched = watch(f"http://127.0.0.1:{at}/live.m3u8", live=True, timeout=5)
     watched.until(lambda: "not found: " in watched.texts(Status.CONNECTING))
+    ffmpeg(*PICTURE, *H264, "-f", "hls", *live, tmp_path / "live.m3u8")
     watched.more(50)
     kill(server)
     watched.until(lambda: "refused: " in watched.texts(Status.RECONNECTING))
