@@ -104,8 +104,8 @@ class RestartSpec(Spec):
     hang: Annotated[float, Field(ge=0, le=86_400), BeforeValidator(_no_bool)] = Field(
         default=20.0, json_schema_extra={"unit": "s"}
     )
-    """seconds that the node may stand still before its process is taken for hung and ended; 0
-    for any time"""
+    """seconds that the node may stand still before its process is taken for hung and ended, 2 at
+    least; 0 for any time"""
 
 
 class NodeSpec(Spec):

@@ -26,7 +26,7 @@ class WorkerRecord:
         done_at: when.
         over: no process of it runs, and none will be started.
         cause: why its process ends, in words, as far as somebody has said.
-        condemned: it hangs, and its process is to be ended.
+        condemned_at: when it was found to hang; its process is to be ended. None if it does not.
         spared: a node has failed in a way that a quick new start does not mend.
         last_failure: how its latest process died, in words.
         peak_mb: highest resident memory, MiB.
@@ -45,7 +45,7 @@ class WorkerRecord:
     done_at: float = 0.0
     over: bool = False
     cause: str = ""
-    condemned: bool = False
+    condemned_at: float | None = None
     spared: bool = False
     last_failure: str = ""
     peak_mb: float = 0.0
@@ -57,7 +57,8 @@ class WorkerRecord:
         self.restarts += self.incarnation > 1
         self.spawned_at = now
         self.identity = None
-        self.done = self.spared = self.condemned = False
+        self.done = self.spared = False
+        self.condemned_at = None
         self.cause = ""
         self.states = dict.fromkeys(self.plan.nodes, "starting")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from streamer.status import Status
@@ -85,7 +85,10 @@ class Standings:
         self._said: dict[str, tuple[str, str]] = {}
 
     def hear(self, node: str, status: str, text: str) -> None:
-        """A node says how it stands; its context has written the status to the board."""
+        """A node says how it stands; its context has written the status to the board.
+
+        It may stand otherwise by now: what is told is what it said.
+        """
         if status not in STATUSES:
             self._watcher.event(f"a worker spoke of an unknown status {status!r:.40}")
             return
@@ -94,7 +97,7 @@ class Standings:
         self._said[node] = (status, text)
         now = self.of(node)
         if news and now is not None:
-            self._watcher.standing(node, now)
+            self._watcher.standing(node, replace(now, status=Status(status)))
 
     def died(self, nodes: Iterable[str], why: str, *, again: bool) -> None:
         """Nodes' process has died: what they were connected to is lost, for now or for good.

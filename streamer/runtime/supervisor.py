@@ -42,6 +42,8 @@ TICK: Final = 0.25
 """seconds between two looks at the clock"""
 ABORT_GRACE: Final = 3.0
 """seconds that workers have to close outputs before they are killed"""
+STACKS: Final = 0.25
+"""seconds that one which hangs has to write where its threads are"""
 LAST_WORDS: Final = 0.5
 """seconds that the messages of a process that ended properly may take to arrive"""
 LAST_WORDS_OF_DEAD: Final = 0.05
@@ -242,13 +244,15 @@ class Supervisor:
     def _watch(self, worker: WorkerRecord) -> None:
         """Ends a process that hangs; what follows is what follows any death."""
         assert worker.process is not None
-        if worker.condemned:  # its stacks have been written by now
-            worker.process.kill()
+        now = time.monotonic()
+        if worker.condemned_at is not None:
+            if worker.process.stopped or now - worker.condemned_at >= STACKS:
+                worker.process.kill()
         elif not (worker.done or self._aborted):
             nodes = [self.plan.node(name) for name in worker.plan.nodes]
-            verdict = self._watchdog.verdict(worker, nodes, self._board.nodes, time.monotonic())
+            verdict = self._watchdog.verdict(worker, nodes, self._board.nodes, now)
             if verdict:
-                worker.condemned, worker.cause = True, verdict
+                worker.condemned_at, worker.cause = now, verdict
                 worker.process.show_stacks()
 
     def _clock(self) -> None:
@@ -411,7 +415,8 @@ class Supervisor:
             self._changes.ended(node)
             if not sinks_left(self.plan, self._crew.of_node, self._failed):
                 self._drain()  # a source that has not ended by itself would run for nothing
-        if not self._started and not self._draining:
+        # Whoever has interrupted meanwhile wants nothing to begin.
+        if not (self._started or self._draining or self._interrupts):
             states = [s for w in self._crew.workers for s in w.states.values()]
             if all(s == "ready" for s in states) and all(w.identity for w in self._crew.workers):
                 self._started = True

@@ -24,8 +24,9 @@ START_LIMIT: Final = 60.0
 OPENING_LIMIT: Final = 120.0
 """seconds that a process may stand still while one of its nodes opens, warms up or finishes:
 libraries that are loaded, or connect, may keep Python's lock all the while"""
-LEAST_PROCESS_LIMIT: Final = 2.0
-"""seconds that a process may stand still at least, however short the limit of its nodes is"""
+LEAST_LIMIT: Final = 2.0
+"""seconds that a node or a process may stand still at least, however short `hang` is: idle ones
+beat once a second"""
 _BUSY: Final = {"starting", "opening", "finishing"}
 ABSENCE: Final = 1.5
 """seconds between two looks after which the supervisor itself was away, with all others maybe"""
@@ -74,7 +75,7 @@ class Watchdog:
         if not node.restart.hang or beat < spawned_at:
             return ""  # of a former process, or none yet
         where = "frames()" if node.role == "source" else "process()"
-        limit = node.restart.hang
+        limit = max(node.restart.hang, LEAST_LIMIT)
         if cells.warming.value:
             limit = max(limit, OPENING_LIMIT)
         return self._late(beat, limit, now, "has not moved", f"hung in {where}")
@@ -94,7 +95,7 @@ class Watchdog:
             return self._late(worker.spawned_at, START_LIMIT, now, "has not begun")
         busy = not _BUSY.isdisjoint(worker.states.values())
         busy = busy or any(cells[node.name].warming.value for node in nodes)
-        limit = OPENING_LIMIT if busy else max(hang / 2, LEAST_PROCESS_LIMIT)
+        limit = OPENING_LIMIT if busy else max(hang / 2, LEAST_LIMIT)
         return self._late(pulse, limit, now, "has not moved", "its process was stopped or blocked")
 
     def _late(self, since: float, limit: float, now: float, what: str, how: str = "") -> str:

@@ -125,6 +125,8 @@ class Ticks(streamer.Source["Ticks.Params"]):
         }
         if number in said:
             self.context.status(*said[number])
+        if number == 15:
+            self.context.stopping.wait(0.6)  # however late the pictures are, it is away that long
         if number == 20:
             self.context.count(streamer.Count.MENDED, 3)
 

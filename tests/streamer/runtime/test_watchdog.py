@@ -70,6 +70,12 @@ def test_a_limit_of_none_never_ends() -> None:
     assert Clocked(hang=0).at(9999.0) == ""
 
 
+def test_idle_nodes_that_beat_once_a_second_are_left_alone_however_short_the_limit() -> None:
+    one = Clocked(hang=0.5)
+    assert one.at(1020.0, beat=1018.1, pulse=1018.1) == ""
+    assert one.at(1020.2, pulse=1020) == "work has not moved for 2 s (hung in process())"
+
+
 def test_leave_counts_from_its_end() -> None:
     one = Clocked()
     assert one.at(1119.0, beat=1100, pulse=1119) == ""
@@ -105,22 +111,23 @@ def test_after_an_absence_of_the_supervisor_all_limits_begin_anew() -> None:
 # ---- real processes --------------------------------------------------------------------------
 
 
-def live(tape: Path, *, hang: float, **params: Any) -> Plan:
-    """Ticks -> Work -> Tape, live, whose parameters are given as for `plans.chain`."""
-    return Plan.from_dict(_limited(chain(tape, live=True, **params).to_dict(), hang))
+def live(tape: Path, *, hang: float, victim: str = "", **params: Any) -> Plan:
+    """Ticks -> Work -> Tape, live; `hang` is the victim's, or everyone's.
 
-
-def _limited(data: dict[str, Any], hang: float) -> dict[str, Any]:
+    Other parameters are given as for `plans.chain`.
+    """
+    data = chain(tape, live=True, **params).to_dict()
     for item in data["nodes"]:
-        item["restart"]["hang"] = hang
-    return data
+        if victim in ("", item["name"]):
+            item["restart"]["hang"] = hang
+    return Plan.from_dict(data)
 
 
 @pytest.mark.parametrize(
     ("params", "victim", "said"),
     [
-        ({"work_hang_at": 20}, "work", "work has not moved for 1 s (hung in process())"),
-        ({"src_hang_at": 20}, "src", "src has not moved for 1 s (hung in frames())"),
+        ({"work_hang_at": 20}, "work", "work has not moved for 4 s (hung in process())"),
+        ({"src_hang_at": 20}, "src", "src has not moved for 4 s (hung in frames())"),
         ({"work_stuck_at": 20}, "work", "work has not moved for "),
     ],
 )
@@ -129,8 +136,9 @@ def test_a_hung_node_is_ended_and_started_again(
 ) -> None:
     tape = tmp_path / "tape"
     listener = Listener()
-    count = 80 if victim == "src" else 500
-    report = run(live(tape, hang=1.0, src_count=count, **params), listener)
+    count = 80 if victim == "src" else 800
+    made = live(tape, hang=4.0, victim=victim, src_count=count, **params)
+    report = run(made, listener)
     assert (report.exit_status, report.errors) == (0, [])
     assert {n for n, entry in report.nodes.items() if entry.restarts} == {victim}
     assert (report.nodes[victim].last_failure or "").startswith(said)
@@ -153,7 +161,7 @@ def test_a_stopped_process_is_ended_and_started_again(tmp_path: Path, victim: st
             stopped.append(pid)
 
     tape = tmp_path / "tape"
-    made = live(tape, hang=4.0, src_count=400)
+    made = live(tape, hang=4.0, victim=victim, src_count=400)
     report = run(made, Listener(on_tick=on_tick))
     assert (report.exit_status, report.errors) == (0, [])
     assert report.nodes[victim].restarts == 1
@@ -185,7 +193,7 @@ def test_the_first_picture_may_take_long_after_its_memory_was_asked_for_too(tmp_
     made = plan(
         [
             node("src", "Ticks", count=2),
-            node("work", "Work", hang=1.0, build_seconds=4.0),
+            node("work", "Work", hang=4.0, build_seconds=7.0),
             node("out", "Tape", path=str(tape)),
         ],
         [link("src", "work"), link("work", "out")],
