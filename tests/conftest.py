@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -12,6 +13,18 @@ import pytest
 from streamer import gpu
 from streamer.errors import DeviceError
 from streamer.gpu.device import Device
+
+# Machines that test accelerators need not have it.
+with contextlib.suppress(ImportError):
+    import hypothesis
+
+    # How fast the machine is, and what else runs on it, is no test's affair.
+    hypothesis.settings.register_profile(
+        "at any speed",
+        deadline=None,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    )
+    hypothesis.settings.load_profile("at any speed")
 
 
 @pytest.fixture

@@ -145,12 +145,12 @@ def soak(
                 case "change":
                     _change_prompt(run.pid, next(prompts), folder)
                     course.changes += 1
-                    due[what] = now + change_every
+                    due[what] += change_every
                 case "viewer":
                     kind = ("stream.mjpeg", "stream.ts")[course.viewers % 2]
                     _view(ports["web"], kind, stays=viewer_every * 0.8)
                     course.viewers += 1
-                    due[what] = now + viewer_every
+                    due[what] += viewer_every
                 case _:
                     course.samples.append(_look(run.pid, now, player))
                     due[what] = now + look_every

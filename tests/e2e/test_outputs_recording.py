@@ -58,14 +58,14 @@ def test_a_stream_and_recordings_beside_it_all_play(
         "  parts: {uses: encoder, from: {node: camera, queue: wait, depth: 4},"
         " with: {url: 'parts-%Y.mp4', segment_seconds: 3}}\n"
     )
-    run = started("run", graph, "--report", tmp_path / "r.json", "--duration", 7)
+    run = started("run", graph, "--report", tmp_path / "r.json", "--frames", 210)
     output, _ = run.communicate(timeout=120)
     assert run.returncode == 0, output
     sinks = read_report(tmp_path / "r.json")["sinks"]
-    assert shown(tmp_path / "whole.mkv")[0] == sinks["whole"]["delivered"] > 200
+    assert shown(tmp_path / "whole.mkv")[0] == sinks["whole"]["delivered"] == 210
     parts = sorted(tmp_path.glob("parts-*.mp4"), key=lambda path: path.stat().st_mtime_ns)
     assert len(parts) == 3
-    assert sum(shown(part)[0] for part in parts) == sinks["parts"]["delivered"] > 200
+    assert sum(shown(part)[0] for part in parts) == sinks["parts"]["delivered"] == 210
     with av.open(receiver.end()) as container:
         received = sum(1 for _ in container.decode(video=0))
     assert received >= sinks["obs"]["delivered"] - 1
@@ -75,16 +75,17 @@ def test_recordings_play_to_their_last_seconds_after_sigkill_to_everything(
     started: Callable[..., Popen[str]], flashing: Path, tmp_path: Path, private_folder: Path
 ) -> None:
     names = ["a.mp4", "b.mkv", "c.ts", "d.mp4"]
+    every = "from: {node: camera, queue: wait, depth: 4}"
     graph = tmp_path / "graph.yaml"
     graph.write_text(
         "version: 1\n"
         "nodes:\n"
         f"  camera: {{uses: decoder, with: {{url: '{flashing}', realtime: true}}}}\n"
         "  ticker: {uses: 'outputs_nodes:Ticker', from: camera, with: {file: ticked}}\n"
-        "  a: {uses: encoder, from: camera, with: {url: a.mp4}}\n"
-        "  b: {uses: encoder, from: camera, with: {url: b.mkv}}\n"
-        "  c: {uses: encoder, from: camera, with: {url: c.ts}}\n"
-        "  d: {uses: encoder, from: camera, with: {url: d.mp4, segment_seconds: 2}}\n"
+        f"  a: {{uses: encoder, {every}, with: {{url: a.mp4}}}}\n"
+        f"  b: {{uses: encoder, {every}, with: {{url: b.mkv}}}}\n"
+        f"  c: {{uses: encoder, {every}, with: {{url: c.ts}}}}\n"
+        f"  d: {{uses: encoder, {every}, with: {{url: d.mp4, segment_seconds: 2}}}}\n"
     )
     run = started("run", graph)
     ticked = tmp_path / "ticked"
@@ -123,14 +124,15 @@ def test_a_disk_that_fills_up_ends_its_recording_and_nothing_else(
     small_disk: Callable[[str], Path],
 ) -> None:
     disk = small_disk("8m")
+    every = "from: {node: camera, queue: wait, depth: 4}"
     graph = tmp_path / "graph.yaml"
     graph.write_text(
         "version: 1\n"
         "nodes:\n"
         f"  camera: {{uses: decoder, with: {{url: '{flashing}', realtime: true}}}}\n"
-        "  large: {uses: encoder, from: camera,"
+        f"  large: {{uses: encoder, {every},"
         f" with: {{url: '{disk / 'large.mkv'}', codec: rawvideo, keep_free: 4M}}}}\n"
-        "  other: {uses: encoder, from: camera, with: {url: other.mkv}}\n"
+        f"  other: {{uses: encoder, {every}, with: {{url: other.mkv}}}}\n"
     )
     done = streamer("run", graph, "--report", "r.json")
     assert done.returncode == 1, done.stderr

@@ -25,7 +25,7 @@ _LINKS: Final = 500.0
 """microseconds of all links together, p50"""
 FEW_FPS: Final = 5
 """pictures a second of a trial"""
-_FEW_SECONDS: Final = 2.0
+_FEW_SECONDS: Final = 5.0
 _PERIOD: Final = 64
 """different pictures of a clip"""
 SUBSAMPLED: Final = Fraction(3, 2)

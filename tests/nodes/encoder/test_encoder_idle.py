@@ -88,7 +88,7 @@ def test_the_last_picture_is_shown_until_the_next_one_comes(listener, on_stage):
     assert times == sorted(set(times))
     same = [at for at, pixels in seen if np.abs(pixels - last_shown(held)).mean() < 12]
     assert len(same) >= 1 + 8
-    assert max(b - a for a, b in pairwise(same)) < 1.0
+    assert np.median([b - a for a, b in pairwise(same)]) < 0.3
 
 
 def test_a_slate_with_words_is_shown(listener, on_stage):

@@ -36,7 +36,7 @@ def test_a_viewer_sees_every_picture_in_order_from_a_keyframe_on():
         assert viewer.status == 201
         numbers = await viewer.watch(45)
         assert numbers == list(range(numbers[0], numbers[0] + 45))
-        assert numbers[0] < before + 60
+        assert numbers[0] < before + 900  # the next keyframe is not due for 1,800
         assert await viewers(stage) == 1
         await viewer.close()
         await until(lambda: _none(stage))
@@ -139,7 +139,7 @@ def test_delete_ends_a_viewer():
 
 
 def test_a_viewer_that_is_killed_is_forgotten_and_others_go_on(monkeypatch):
-    monkeypatch.setattr(peer, "_SILENCE", 3.0)
+    monkeypatch.setattr(peer, "_SILENCE", 10.0)
 
     async def watch(stage):
         viewer = RtcViewer(stage)
@@ -176,7 +176,7 @@ async def _are(stage, count):
 
 
 def test_an_offer_that_nobody_follows_up_leaves_no_viewer(monkeypatch):
-    monkeypatch.setattr(peer, "NEGOTIATION", 0.5)
+    monkeypatch.setattr(peer, "NEGOTIATION", 5.0)
 
     async def offer_only(stage):
         viewer = RtcViewer(stage)

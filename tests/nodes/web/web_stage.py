@@ -136,6 +136,7 @@ def staged(
     fps: float = 30.0,
     context: SoloContext | None = None,
     announce: AudioFormat | None = None,
+    flowing: bool = True,
     **params: Any,
 ) -> Iterator[Stage]:
     """A served node that gets pictures; in the end nothing of it is left."""
@@ -155,6 +156,8 @@ def staged(
                 audio=announce,
             )
         )
+    if not flowing:
+        stage.flowing.clear()
     stage.begin()
     try:
         yield stage

@@ -21,7 +21,7 @@ from streamer.gpu import pixels, simulated
 from streamer.gpu.device import GRANULE
 from streamer.link import pool
 from streamer.link.inlet import EndOfStream, Received
-from streamer.link.outlet import Outlet
+from streamer.link.outlet import Consumer, Outlet
 
 
 @pytest.fixture(autouse=True)
@@ -166,6 +166,12 @@ def test_both_ends_killed_come_back(context: zmq.Context[Any], endpoint: str, on
     producer.kill()
 
 
+def _had(consumer: Consumer) -> int:
+    """How many pictures it was given and has done with."""
+    dropped = sum(cell.value for cell in consumer.board.dropped.values())
+    return consumer.board.offered.value - dropped - len(consumer.outstanding)
+
+
 def test_a_consumer_that_stands_still_loses_no_lease_and_holds_up_nobody(
     context: zmq.Context[Any], endpoint: str, on_gpu: Path
 ) -> None:
@@ -178,7 +184,8 @@ def test_a_consumer_that_stands_still_loses_no_lease_and_holds_up_nobody(
     stand_still(peers[0].process, on_gpu)
     seq = 1
     until = time.monotonic() + pixels.DEADLINE + 0.5  # longer than any deadline of the link
-    while time.monotonic() < until:
+    # And as many pictures as the other one needs to have had many more.
+    while time.monotonic() < until or _had(other) < 200:
         assert publish(out, seq), "a slot was lost"
         seq += 1
         out.service()

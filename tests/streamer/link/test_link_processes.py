@@ -72,7 +72,7 @@ def test_no_consumer_ever_sees_a_slot_that_is_written_again(
 ) -> None:
     # Thousands of pictures through a handful of slots; every consumer looks at each picture twice,
     # some time apart, and would see it torn if its slot were written to while it holds it.
-    paces = {"quick": 0.0, "middling": 0.0005, "slow": 0.004, "slower": 0.02}
+    paces = {"quick": 0.0, "middling": 0.0005, "slow": 0.04, "slower": 0.2}
     consumers = [consumer(name, "latest", depth=2) for name in paces]
     waits = consumer("careful", "wait", depth=4)
     out = outlet(context, endpoint, *consumers, waits)

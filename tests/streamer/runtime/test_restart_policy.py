@@ -106,7 +106,7 @@ def test_a_live_node_that_dies_again_and_again_rests_while_the_show_goes_on(tmp_
                     policy="always",
                     restarts=2,
                     rest=0.6,
-                    window=5,
+                    window=60,
                     raise_at=5,
                     raise_always=True,
                 ),

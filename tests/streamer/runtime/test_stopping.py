@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -92,12 +93,12 @@ def test_a_node_that_hangs_while_the_run_drains_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(draining, "DRAIN_IDLE", 1.0)
-    monkeypatch.setattr("streamer.runtime.supervisor.ABORT_GRACE", 0.5)
     tape = tmp_path / "tape"
     made = chain(tape, src_count=10**6, src_fps=100, work_hang_at=12)
     report = run(made, interrupting(after=12))
     assert report.exit_status == 1
-    assert report.errors == ["work did not end within 1 s"]
+    (error,) = report.errors
+    assert re.fullmatch(r"work did not end within \d+ s", error)
     assert report.sinks["out"].dropped.keys() <= {"aborted"}
     assert others(tape) == ["open 1", "end"]
 
