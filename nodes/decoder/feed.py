@@ -35,8 +35,8 @@ _FAREWELL: Final = 0.5
 """Seconds that a thread is given to end: FFmpeg's own deadline is soon after the decoder's."""
 _MOST_AHEAD: Final = 500
 _ABSENCE: Final = 0.5
-"""Seconds of one wait that count as silence: a longer one says that this process, or the whole
-machine, stood still, and what has come in since may lie there."""
+"""Seconds beyond which a wait says that this process, or the whole machine, stood still: what came
+in meanwhile lies there, and gets as long to show itself."""
 _QUIET: Final = 0.008
 """Seconds without a packet after which all that had come in before has been taken."""
 _LONGEST_LOOK: Final = 0.25
@@ -215,8 +215,7 @@ class ThreadFeed:
             except queue.Empty:
                 quiet = bool(self._ahead)
                 if not quiet:
-                    silent += min(time.monotonic() - waiting, _ABSENCE)
-                    self._waited(silent)
+                    silent = self._silence(silent, waiting)
                 continue
             self._ahead.append(item)
             quiet = not isinstance(item, tuple) or time.monotonic() - begun > _LONGEST_LOOK
@@ -231,8 +230,7 @@ class ThreadFeed:
             try:
                 item = self._ahead.popleft() if self._ahead else self._handed.get(timeout=_POLL)
             except queue.Empty:
-                silent += min(time.monotonic() - begun, _ABSENCE)
-                self._waited(silent)
+                silent = self._silence(silent, begun)
                 continue
             if item is None:
                 return
@@ -244,8 +242,7 @@ class ThreadFeed:
             if self._source is None or item[0].stream is self._source.video:
                 silent = 0.0
             else:
-                silent += min(time.monotonic() - begun, _ABSENCE)
-                self._waited(silent)
+                silent = self._silence(silent, begun)
             yield item
         raise Stopped
 
@@ -256,12 +253,20 @@ class ThreadFeed:
         if self._thread.is_alive():
             _left_behind.append(self._thread)
 
-    def _waited(self, silent: float) -> None:
+    def _silence(self, silent: float, begun: float) -> float:
+        """Seconds of silence, those of a wait included; raises if they are too many."""
+        wait = time.monotonic() - begun
+        if wait > _ABSENCE:
+            # It counts, but is not the last straw.
+            silent = min(silent + wait, max(silent, self._timeout - _ABSENCE))
+        else:
+            silent += wait
         if self._stopping.is_set():
             raise Stopped
         if silent > self._timeout:
             raise Broken(None)
         self._waiting(silent)
+        return silent
 
     def _work(self) -> None:
         try:

@@ -77,6 +77,7 @@ class Connection:
         self._dropped = 0
         self._stalled = False
         self._ending = False
+        self._began = False  # whether a process was ever ready to connect
 
     def start(self) -> None:
         """Gets ready, before the first picture."""
@@ -88,6 +89,11 @@ class Connection:
     def may_try(self) -> bool:
         """Whether a connection is to be asked for now."""
         return self.phase is Phase.AWAY and time.monotonic() >= self._retry_at
+
+    @property
+    def starting(self) -> bool:
+        """Whether the server could not be asked yet: the process that does it is not up."""
+        return not (self._began or self._attempt)
 
     @property
     def congested(self) -> bool:
@@ -212,8 +218,9 @@ class Connection:
 
     def _watch(self) -> None:
         now = time.monotonic()
+        ready = self._remote.ready_at
+        self._began = self._began or ready is not None
         if self.phase is Phase.CONNECTING:
-            ready = self._remote.ready_at
             if ready is None and now - self._asked_at > _STARTING:
                 self._hung("reach", f"the process that connects is not up after {_STARTING:g} s")
             elif ready is not None and now - max(self._asked_at, ready) > self._timeout:
@@ -225,9 +232,8 @@ class Connection:
             elif waiting > _STALLED and not self._stalled:
                 self._stalled = True
                 self._context.status(Status.STALLED, "the server takes nothing")
-        starting = self._remote.ready_at is None and not (self.ever or self._attempt)
-        if starting and self._away_since is not None:
-            self._away_since = now  # the server has not been asked yet
+        if self.starting and self._away_since is not None:
+            self._away_since = now
         if (
             self._give_up is not None
             and self._away_since is not None

@@ -187,7 +187,7 @@ class LiveOutput:
     def _holding_up(self) -> bool:
         """Whether other outputs have waited along with this one for long enough."""
         now = time.monotonic()
-        if self._waits_since is None:
+        if self._waits_since is None or self._connection.starting:
             self._waits_since = now
         if now - self._waits_since < self._params.timeout:
             return False

@@ -148,6 +148,7 @@ class Remote:
     def kill(self) -> None:
         """Ends the process at once, whatever it is in."""
         process, self._process = self._process, None
+        self.ready_at = None
         if process is None:
             return
         process.kill()

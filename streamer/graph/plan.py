@@ -24,8 +24,8 @@ class RestartPlan:
             rest before it is tried again (`always`).
         window: seconds; also how long a node must hold out to count as well again.
         rest: seconds of the first rest; it doubles up to 5 minutes.
-        hang: seconds that the node's frame loop may stand still before its process is ended, 0
-            for any time.
+        hang: seconds that the node's frame loop may stand still before its process is ended, 2 at
+            least; 0 for any time.
     """
 
     policy: Literal["never", "on-failure", "always"]

@@ -62,6 +62,10 @@ class WorkerRecord:
         self.cause = ""
         self.states = dict.fromkeys(self.plan.nodes, "starting")
 
+    def speaks(self, identity: bytes) -> bool:
+        """Whether a message is of its present process, and not of one that has died."""
+        return self.process is not None and self.identity == identity
+
     @property
     def resting(self) -> bool:
         """Whether it waits to be tried again after it has failed too often."""

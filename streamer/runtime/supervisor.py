@@ -381,7 +381,7 @@ class Supervisor:
                 node, text = fields["node"], fields["text"]
                 self.progress.hear(node, text, fields["done"], fields["of"])
                 self._watcher.state(node, self._crew.of_node[node].states[node], text)
-            case "status":
+            case "status" if self._crew.of_node[fields["node"]].speaks(identity):
                 self._standings.hear(fields["node"], fields["status"], fields["text"])
             case "expect":
                 self.expected[fields["node"]] = (fields["frames"], fields["seconds"])

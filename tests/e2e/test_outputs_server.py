@@ -120,7 +120,7 @@ def test_a_recording_of_a_file_is_made_although_the_server_beside_it_never_comes
         "nodes:\n"
         "  source: {uses: decoder, with: {url: clip.mp4}}\n"
         "  push: {uses: encoder, from: source,"
-        f" with: {{url: 'rtsp://127.0.0.1:{free_port()}/live', timeout: 3}}}}\n"
+        f" with: {{url: 'rtsp://127.0.0.1:{free_port()}/live', timeout: 1}}}}\n"
         "  file: {uses: encoder, from: source, with: {url: out.mkv}}\n"
     )
     run = started("run", tmp_path / "graph.yaml", "--report", tmp_path / "r.json")

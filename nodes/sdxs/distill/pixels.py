@@ -26,7 +26,11 @@ def edges(painted: Tensor, target: Tensor, *, scales: int = 3) -> Tensor:
 
 
 def structure(painted: Tensor, target: Tensor) -> Tensor:
-    """One minus the mean structural similarity over windows of 7 × 7 (Wang et al., 2004)."""
+    """One minus the mean structural similarity over windows of 7 × 7 (Wang et al., 2004).
+
+    Raises:
+        ValueError: the pictures are smaller than that.
+    """
     mean_p, mean_t = _window(painted), _window(target)
     variance_p = _window(painted * painted) - mean_p**2
     variance_t = _window(target * target) - mean_t**2
@@ -71,15 +75,17 @@ def loss(painted: Tensor, target: Tensor) -> Tensor:
 
 def _window(picture: Tensor) -> Tensor:
     # Products with band matrices: pooling took three times as long, a tenth of a step of training.
-    rows, columns = (_means(side, picture.device) for side in picture.shape[2:])
+    rows, columns = (_means(side, picture.device, picture.dtype) for side in picture.shape[2:])
     return rows @ (picture @ columns.T)
 
 
 @lru_cache(maxsize=8)
-def _means(side: int, device: torch.device) -> Tensor:
+def _means(side: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Of 7 pixels in turn, at every second one."""
+    if side < 7:
+        raise ValueError(f"windows of 7 pixels do not fit into a side of {side}")
     count = (side - 7) // 2 + 1
-    means = torch.zeros(count, side)
+    means = torch.zeros(count, side, dtype=dtype)
     for index in range(count):
         means[index, 2 * index : 2 * index + 7] = 1 / 7
     return means.to(device)
