@@ -130,8 +130,9 @@ def test_a_server_that_comes_late_goes_and_comes_back(address, options, caplog, 
     assert "hidden" not in caplog.text + str(stage.context.statuses)
 
 
+@pytest.mark.parametrize("live", [True, False])
 def test_a_process_that_is_slow_to_start_is_no_silence_of_the_server(
-    tmp_path, monkeypatch, on_stage
+    live, tmp_path, monkeypatch, on_stage
 ):
     url = f"tcp://127.0.0.1:{free_port()}"
     player = Player(url + "?listen", wanted=20, probesize="5000")
@@ -140,10 +141,12 @@ def test_a_process_that_is_slow_to_start_is_no_silence_of_the_server(
     slow.write_text(f'#!/bin/sh\nsleep 3\nexec "{sys.executable}" "$@"\n')
     slow.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(slow))
-    stage = on_stage(url, step=0.02, timeout=1)
+    stage = on_stage(url, live=live, alone=False, step=0.02, timeout=1)
+    stage.play(lambda: stage.sent >= 10)
+    assert stage.course == ["connecting", "live"]
+    assert live or not stage.lost  # pictures of a file have waited
     stage.play(lambda: not player.playing)
     assert len(player.result().levels) >= 20
-    assert stage.course[:2] == ["connecting", "live"]
 
 
 @pytest.mark.skipif(not HAS_GSTREAMER, reason="needs GStreamer's RTSP server (gi)")
