@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
-import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -26,11 +23,7 @@ def edges(painted: Tensor, target: Tensor, *, scales: int = 3) -> Tensor:
 
 
 def structure(painted: Tensor, target: Tensor) -> Tensor:
-    """One minus the mean structural similarity over windows of 7 × 7 (Wang et al., 2004).
-
-    Raises:
-        ValueError: the pictures are smaller than that.
-    """
+    """One minus the mean structural similarity over windows of 7 × 7 (Wang et al., 2004)."""
     mean_p, mean_t = _window(painted), _window(target)
     variance_p = _window(painted * painted) - mean_p**2
     variance_t = _window(target * target) - mean_t**2
@@ -74,18 +67,6 @@ def loss(painted: Tensor, target: Tensor) -> Tensor:
 
 
 def _window(picture: Tensor) -> Tensor:
-    # Products with band matrices: pooling took three times as long, a tenth of a step of training.
-    rows, columns = (_means(side, picture.device, picture.dtype) for side in picture.shape[2:])
-    return rows @ (picture @ columns.T)
-
-
-@lru_cache(maxsize=8)
-def _means(side: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Of 7 pixels in turn, at every second one."""
-    if side < 7:
-        raise ValueError(f"windows of 7 pixels do not fit into a side of {side}")
-    count = (side - 7) // 2 + 1
-    means = torch.zeros(count, side, dtype=dtype)
-    for index in range(count):
-        means[index, 2 * index : 2 * index + 7] = 1 / 7
-    return means.to(device)
+    # Rows, then columns: a window of 7 × 7 at once took a sixth of a whole step of training.
+    rows = functional.avg_pool2d(picture, (7, 1), stride=(2, 1))
+    return functional.avg_pool2d(rows, (1, 7), stride=(1, 2))
