@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from nodes.sdxs.distill import curves
 from nodes.sdxs.distill.loop import CURVE
-from nodes.sdxs.distill.small import chain
+from nodes.sdxs.distill.small import chain, stepping
 from nodes.sdxs.distill.small.run import Run
 from nodes.sdxs.engine import OneStep
+from nodes.sdxs.network import Network
 
 FALLING = {
     "draft": ("loss", "l1"),
     "autoencoder": ("left",),
     "teacher": ("left",),
     "unet": ("loss", "output"),
-    "warmup": ("matching",),
     "score": ("lag",),
     "polish": ("paired", "critic"),
 }
@@ -23,6 +24,11 @@ FALLING = {
 BEGINS = {"lag": 1.0}
 """What a curve begins at where that is known, in place of the mean of its first third: of few steps
 the first third has fallen already."""
+
+
+LOOKS = 8
+"""Batches that the warm-up's student is judged by: the same ones before and after, for of so few
+steps a curve says more of its batches than of the student."""
 
 
 def problems(run: Run) -> list[str]:
@@ -39,6 +45,9 @@ def problems(run: Run) -> list[str]:
             first, last = BEGINS.get(name, np.mean(values[:third])), np.mean(values[-third:])
             if not last < first:
                 found.append(f"{stage}: {name} went from {first:.4g} to {last:.4g} and must fall")
+    before, after = (_matching(run, student) for student in _warmed_up(run))
+    if not after < before:
+        found.append(f"warmup: matching went from {before:.4g} to {after:.4g} and must fall")
     picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     for stage in chain.STUDENTS:
         place = chain.export_stage(run, stage, graph=False)
@@ -50,3 +59,20 @@ def problems(run: Run) -> list[str]:
             if np.ptp(engine(picture)) < 2:
                 found.append(f"{stage}: paints {style} as one plain area")
     return found
+
+
+def _warmed_up(run: Run) -> tuple[Network, Network]:
+    """The warm-up's student as it began, and as it ended."""
+    return stepping.start(run, run.settings.warmup.start), run.student("warmup")
+
+
+@torch.no_grad()
+def _matching(run: Run, student: Network) -> float:
+    """A student's mean loss (10) over batches that the warm-up has not seen."""
+    settings = run.settings.warmup
+    matching = stepping.Matching(run.autoencoder(), run.teacher(), steps=settings.teacher_steps)
+    batch = run.batches("warmup")
+    drawn = (batch(settings.steps + look, 0) for look in range(LOOKS))
+    return float(
+        np.mean([stepping.matched(matching, student, one, settings.matched) for one in drawn])
+    )

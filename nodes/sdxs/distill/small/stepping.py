@@ -64,6 +64,12 @@ class Matching:
         return feature_matching(self.features(painted[:count], drawn, count), wanted)
 
 
+def matched(matching: Matching, student: Network, drawn: Batch, count: int) -> float:
+    """The feature matching of what a student paints of a batch's first `count` pictures."""
+    drawn = first_at_full(drawn, count)
+    return float(matching(_painted(student, drawn), drawn, count=count))
+
+
 def start(run: Run, name: str) -> Network:
     """The student that a stage begins with."""
     if name == "unet":
