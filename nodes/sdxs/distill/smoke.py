@@ -20,12 +20,10 @@ FALLING = {
     "score": ("lag",),
     "polish": ("paired", "critic"),
 }
-"""What must fall in each stage: the mean of the last third of its curve below the first's."""
+"""What must fall in a stage: the mean of the last third of its curve below the first's."""
 BEGINS = {"lag": 1.0}
 """What a curve begins at where that is known, in place of the mean of its first third: of few steps
 the first third has fallen already."""
-
-
 LOOKS = 8
 """Batches that the warm-up's student is judged by: the same ones before and after, for of so few
 steps a curve says more of its batches than of the student."""
@@ -45,7 +43,7 @@ def problems(run: Run) -> list[str]:
             first, last = BEGINS.get(name, np.mean(values[:third])), np.mean(values[-third:])
             if not last < first:
                 found.append(f"{stage}: {name} went from {first:.4g} to {last:.4g} and must fall")
-    before, after = (_matching(run, student) for student in _warmed_up(run))
+    before, after = _matching(run)
     if not after < before:
         found.append(f"warmup: matching went from {before:.4g} to {after:.4g} and must fall")
     picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
@@ -61,18 +59,16 @@ def problems(run: Run) -> list[str]:
     return found
 
 
-def _warmed_up(run: Run) -> tuple[Network, Network]:
-    """The warm-up's student as it began, and as it ended."""
-    return stepping.start(run, run.settings.warmup.start), run.student("warmup")
-
-
 @torch.no_grad()
-def _matching(run: Run, student: Network) -> float:
-    """A student's mean loss (10) over batches that the warm-up has not seen."""
+def _matching(run: Run) -> tuple[float, float]:
+    """The loss (10) of the warm-up's student as it began and as it ended, over the same batches."""
     settings = run.settings.warmup
     matching = stepping.Matching(run.autoencoder(), run.teacher(), steps=settings.teacher_steps)
     batch = run.batches("warmup")
-    drawn = (batch(settings.steps + look, 0) for look in range(LOOKS))
-    return float(
-        np.mean([stepping.matched(matching, student, one, settings.matched) for one in drawn])
-    )
+    drawn = [batch(settings.steps + look, 0) for look in range(LOOKS)]
+
+    def mean(student: Network) -> float:
+        count = settings.matched
+        return float(np.mean([stepping.matched(matching, student, one, count) for one in drawn]))
+
+    return mean(stepping.start(run, settings.start)), mean(run.student("warmup"))

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 
 import pytest
 
 from nodes.decoder import Decoder, connection
-from nodes.decoder.feed import NoAnswer, ThreadFeed, left_behind
+from nodes.decoder.feed import Broken, NoAnswer, ThreadFeed, left_behind
 from streamer import SourceError, Status
 from streamer.testing import SoloContext, solo
 
@@ -29,6 +30,15 @@ def test_a_thread_that_hangs_is_left_behind_and_counted(tmp_path):
     os.close(os.open(pipe, os.O_RDWR))
     feed._thread.join(60)
     assert left_behind() == before
+
+
+def test_an_absence_of_this_process_is_silence_but_never_the_last_straw():
+    feed = ThreadFeed(lambda: None, threading.Event(), timeout=5, patience=1)
+    now = time.monotonic()
+    assert feed._silence(0.0, now - 1) == pytest.approx(1, abs=0.2)
+    assert feed._silence(0.0, now - 60) == 4.5  # the source has half a second to show itself
+    with pytest.raises(Broken):
+        feed._silence(4.9, now - 0.3)
 
 
 def test_a_process_with_too_many_of_them_asks_to_be_started_again(monkeypatch):

@@ -142,14 +142,14 @@ def test_streams_of_their_own_meet_by_time(tmp_path: Path) -> None:
 def test_cameras_that_opened_at_other_times_are_both_shown_as_they_are_now(
     tmp_path: Path, leader: int, other: int
 ) -> None:
-    # By their times nothing would ever be shown, or a picture of long ago for ever.
+    # By their times no picture of the later one would ever be shown beside the sooner one's.
     tape = tmp_path / "tape"
 
     def enough(supervisor: Supervisor) -> None:
         if tape.exists() and len({p.high for p in pictures(tape)}) > 5:
             supervisor.interrupt()
 
-    report = run(
+    run(
         plan(
             [
                 node("one", "Ticks", live=True, count=10**6, fps=60, first_pts=leader),
@@ -171,8 +171,6 @@ def test_cameras_that_opened_at_other_times_are_both_shown_as_they_are_now(
     shown = pictures(tape)
     assert [p.pts for p in shown] == [leader + p.seq for p in shown]
     assert len({p.high for p in shown}) > 5
-    dropped = report.sinks["out"].dropped.get("unmatched", 0)
-    assert dropped < report.sinks["out"].captured
 
 
 def test_a_clip_beside_a_camera_plays_at_its_own_pace(tmp_path: Path) -> None:
