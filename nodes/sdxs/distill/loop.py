@@ -18,8 +18,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from nodes.sdxs.distill.machines import Machines, computes_in_bfloat16
+from nodes.sdxs.distill.optimisers import optimisers
 from nodes.sdxs.distill.settings import Stage
 
 FILE = "checkpoint.safetensors"
@@ -106,14 +108,7 @@ class Loop:
                 f"{', '.join(chosen)}"
             )
         self.optimisers = {
-            name: torch.optim.AdamW(
-                [one for one in parameters if one.requires_grad],
-                lr=settings.rate,
-                betas=settings.betas,
-                weight_decay=settings.weight_decay,
-                fused=True,  # on a CPU, the many small weights would take a tenth of a step
-            )
-            for name, parameters in chosen.items()
+            name: optimisers(parameters, settings) for name, parameters in chosen.items()
         }
         self.averages = {
             name: Average(self.networks[name], decay=settings.average) for name in averaged
@@ -171,11 +166,12 @@ class Loop:
         Raises:
             FloatingPointError: The gradients are not finite; nothing was changed.
         """
-        optimiser = self.optimisers[name]
+        together = self.optimisers[name]
         settings = self.settings
         pace = rate(self.step, steps=settings.steps, peak=settings.rate, warm_up=settings.warm_up)
         factor = settings.rates.get(name, 1.0)
-        parameters = [one for group in optimiser.param_groups for one in group["params"]]
+        groups = [group for optimiser in together for group in optimiser.param_groups]
+        parameters = [one for group in groups for one in group["params"]]
         if self.machines is not None:
             self.machines.average(parameters)
         size = nn.utils.clip_grad_norm_(parameters, settings.clip)
@@ -184,10 +180,11 @@ class Loop:
                 f"{self.folder.name}: the gradients of {name} are not finite at step {self.step}; "
                 "lower the stage's rate, or set precision: float32"
             )
-        for group in optimiser.param_groups:
+        for group in groups:
             group["lr"] = pace * factor
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+        for optimiser in together:
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
         self.note(**values)
 
     def note(self, **values: Tensor | float) -> None:
@@ -207,10 +204,10 @@ class Loop:
             tensors |= {f"network.{name}.{key}": one for key, one in network.state_dict().items()}
         for name, average in self.averages.items():
             tensors |= {f"average.{name}.{key}": one for key, one in average.weights.items()}
-        for name, optimiser in self.optimisers.items():
+        for prefix, optimiser in self._prefixed():
             for index, state in optimiser.state_dict()["state"].items():
                 for key, value in state.items():
-                    tensors[f"optimiser.{name}.{index}.{key}"] = torch.as_tensor(value)
+                    tensors[f"{prefix}{index}.{key}"] = torch.as_tensor(value)
         path = self.folder / FILE
         partial = path.with_suffix(".partial")
         # Copies are made in the CPU's memory: a GPU that trains has no room for a second of each.
@@ -259,16 +256,27 @@ class Loop:
             average.weights = {
                 key: saved[key].to(one.device) for key, one in average.weights.items()
             }
-        for name, optimiser in self.optimisers.items():
+        names = tuple(f"optimiser.{name}." for name in self.optimisers)
+        prefixes = tuple(prefix for prefix, _ in self._prefixed())
+        if any(key.startswith(names) and not key.startswith(prefixes) for key in tensors):
+            raise ValueError("it was trained with another optimiser")
+        for prefix, optimiser in self._prefixed():
             state: dict[int, dict[str, Tensor]] = {}
-            for key, tensor in part_of(tensors, f"optimiser.{name}.").items():
+            for key, tensor in part_of(tensors, prefix).items():
                 index, what = key.split(".", 1)
                 state.setdefault(int(index), {})[what] = tensor
             groups = optimiser.state_dict()["param_groups"]
             known = len(groups[0]["params"])
             if state and max(state) >= known:
+                name = prefix.split(".")[1]
                 raise ValueError(f"it has more weights than the {known} of the optimiser {name}")
             optimiser.load_state_dict({"state": state, "param_groups": groups})
+
+    def _prefixed(self) -> Iterator[tuple[str, Optimizer]]:
+        """All optimisers, each with what the names of its tensors begin with in a checkpoint."""
+        for name, together in self.optimisers.items():
+            for optimiser in together:
+                yield f"optimiser.{name}.{type(optimiser).__name__.lower()}.", optimiser
 
     def _log(self, pace: float) -> None:
         values = {key: total / self._counts[key] for key, total in self._sums.items()}

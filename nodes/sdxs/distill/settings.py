@@ -46,8 +46,9 @@ class Stage(Section):
         rate: The peak of the learning rate.
         rates: Factors on it, by optimiser.
         warm_up: Steps until the peak.
+        optimiser: `adamw`, or `muon` for the matrices and AdamW for the rest, at the same rate.
         betas: AdamW's.
-        weight_decay: AdamW's.
+        weight_decay: Of both.
         clip: The largest norm of the gradients.
         average: Decay of the moving average of the weights.
         precision: Of the forward pass; the weights are float32. `auto` is bfloat16 where the
@@ -62,6 +63,7 @@ class Stage(Section):
     rate: Annotated[float, Field(gt=0)] = 1e-4
     rates: dict[str, float] = Field(default_factory=dict)
     warm_up: int = 50
+    optimiser: Literal["adamw", "muon"] = "adamw"
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: Weight = 1e-3
     clip: Annotated[float, Field(gt=0)] = 1.0

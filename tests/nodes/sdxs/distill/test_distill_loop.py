@@ -97,6 +97,29 @@ def test_a_checkpoint_of_other_settings_is_refused_in_a_sentence(tmp_path: Path)
         )
 
 
+def test_muon_goes_on_where_it_was_and_not_where_adamw_was(tmp_path: Path) -> None:
+    def trained(folder: Path, *, steps: int, optimiser: str = "muon") -> Loop:
+        torch.manual_seed(0)
+        network = torch.nn.Sequential(torch.nn.Linear(20, 16), torch.nn.Linear(16, 1))
+        settings = Stage.model_validate(
+            {"steps": steps, "warm_up": 99, "precision": "float32", "optimiser": optimiser}
+        )
+        loop = Loop(folder, settings, networks={"one": network})
+        for step in loop:
+            seen = torch.randn(4, 20, generator=torch.Generator().manual_seed(step))
+            loop.backward(network(seen).square().mean())
+            loop.update("one")
+        return loop
+
+    whole = trained(tmp_path / "whole", steps=6)
+    trained(tmp_path / "parted", steps=3)
+    parted = trained(tmp_path / "parted", steps=6)
+    for name, weight in whole.networks["one"].state_dict().items():
+        assert torch.equal(weight, parted.networks["one"].state_dict()[name])
+    with pytest.raises(ValueError, match=r"does not fit the settings .*another optimiser"):
+        trained(tmp_path / "parted", steps=9, optimiser="adamw")
+
+
 def test_a_factor_for_no_optimiser_is_a_mistake(tmp_path: Path) -> None:
     wanted = "score.rates names onlin; the optimisers of this stage are one"
     with pytest.raises(ValueError, match=wanted):
