@@ -19,7 +19,7 @@ from encoder_sound import compressed, flashes, record
 from encoder_stage import Stage, closing
 from test_encoder_live import Player, free_port, wait_for_listener
 
-from nodes.encoder import Encoder
+from nodes.encoder import Encoder, connection
 from streamer import Drop, SinkError
 from streamer.testing import SoloContext, solo
 
@@ -146,6 +146,29 @@ def test_a_process_that_is_slow_to_start_is_no_silence_of_the_server(
     assert stage.course == ["connecting", "live"]
     assert live or not stage.lost  # pictures of a file have waited
     stage.play(lambda: not player.playing)
+    assert len(player.result().levels) >= 20
+
+
+def test_a_process_that_never_starts_is_replaced(tmp_path, monkeypatch, on_stage):
+    url = f"tcp://127.0.0.1:{free_port()}"
+    player = Player(url + "?listen", wanted=20, probesize="5000")
+    wait_for_listener(url)
+    hanging = tmp_path / "python"
+    pid = tmp_path / "pid"
+    hanging.write_text(f"#!/bin/sh\necho $$ > '{pid}'\nexec sleep 600\n")
+    hanging.chmod(0o755)
+    said = "the process that connects is not up after 1 s"
+    with monkeypatch.context() as limit:
+        limit.setattr(connection, "_STARTING", 1.0)
+        with monkeypatch.context() as python:
+            python.setattr(sys, "executable", str(hanging))
+            stage = on_stage(url, alone=False, step=0.02, timeout=1)
+            stage.play(lambda: pid.exists() and pid.read_text().endswith("\n"))
+        stage.play(lambda: said in str(stage.context.statuses))
+    hung = int(pid.read_text())
+    assert not Path(f"/proc/{hung}").exists()
+    stage.play(lambda: not player.playing)
+    assert stage.course[:2] == ["connecting", "live"]
     assert len(player.result().levels) >= 20
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import subprocess
 import sys
@@ -16,11 +17,13 @@ from hypothesis import strategies as st
 from plans import chain
 
 from streamer.errors import ProtocolError, RunError
+from streamer.graph.plan import WorkerPlan
 from streamer.runtime import control
 from streamer.runtime.addresses import control_endpoint, endpoint_of
 from streamer.runtime.folder import RunFolder
 from streamer.runtime.obituary import describe_exit
 from streamer.runtime.process import WorkerProcess
+from streamer.runtime.record import WorkerRecord
 
 
 def test_exits_in_words() -> None:
@@ -124,3 +127,24 @@ def test_a_process_that_cannot_be_started_is_said(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("sys.executable", "/no/such/python")
     with pytest.raises(RunError, match="worker w cannot be started: No such file or directory"):
         WorkerProcess(board_fd=0, name="w")
+
+
+def test_only_the_present_process_of_a_worker_is_heard() -> None:
+    reading, writing = os.pipe()
+    worker = WorkerRecord(WorkerPlan(name="w", nodes=("n",)))
+    try:
+        for life in (b"first", b"second"):
+            worker.begin(0.0)
+            worker.process = WorkerProcess(board_fd=writing)
+            assert not worker.speaks(life), "it has not said who it is"
+            worker.identity = life
+            assert worker.speaks(life)
+            assert not worker.speaks(b"another")
+            worker.process.kill()
+            worker.process.close()
+            worker.process = None
+            assert not worker.speaks(life), "what it said comes after its death"
+        assert not worker.speaks(b"first")
+    finally:
+        os.close(reading)
+        os.close(writing)
