@@ -161,7 +161,7 @@ class Loop:
         (error / self.settings.accumulate).backward()  # type: ignore[no-untyped-call]
 
     def update(self, name: str, **values: Tensor | float) -> None:
-        """Takes a step with one optimiser, clears its gradients, and notes `values` for the log.
+        """Changes the weights of one name, clears their gradients, and notes `values` for the log.
 
         Raises:
             FloatingPointError: The gradients are not finite; nothing was changed.

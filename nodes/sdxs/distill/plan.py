@@ -28,7 +28,7 @@ from nodes.sdxs.distill.layouts import TEACHERS
 from nodes.sdxs.distill.machines import BUCKET
 
 TRAINED_BYTES = 4 + 4 + 8
-"""Of a trained parameter: weight, gradient and AdamW's two moments in float32."""
+"""Of a trained parameter: weight, gradient and AdamW's two moments in float32; Muon has one."""
 AVERAGE_BYTES = 4
 FROZEN_BYTES = 4
 CAST_BYTES = 2

@@ -22,10 +22,8 @@ def test_orthogonalised_keeps_directions_and_levels_how_strong_they_are(
     left = torch.linalg.qr(torch.randn(rows, rows, generator=generator))[0]
     right = torch.linalg.qr(torch.randn(columns, rows, generator=generator))[0]
     strong = torch.logspace(0, -1.5, rows)
-    matrices = torch.stack(
-        [left * strong @ right.T, 100 * torch.flip(left * strong @ right.T, [0])]
-    )
-    made = orthogonalised(matrices)
+    matrix = left * strong @ right.T
+    made = orthogonalised(torch.stack([matrix, 100 * matrix.flip(0)]))
     found = torch.linalg.svdvals(made)
     assert found.min() > 0.3
     assert found.max() < 1.3
