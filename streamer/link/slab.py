@@ -23,6 +23,9 @@ SLOT_ALIGNMENT: Final = 4096
 MAX_SLAB: Final = 1 << 37
 """largest slab in bytes"""
 
+_EXITING: Final = 0x4
+"""PF_EXITING among the flags in /proc/PID/stat: the kernel is taking the process down"""
+
 
 class Slab(Protocol):
     """The producer's end of a slab.
@@ -93,12 +96,15 @@ def owner_lives(ticket: Ticket) -> bool:
         return True  # no death explains such a ticket
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-            state = file.read().rpartition(")")[2].split()[0]
+            said = file.read().rpartition(")")[2].split()
+        state, flags = said[0], int(said[6])
     except FileNotFoundError:
         return not os.path.exists("/proc/self/stat")  # without /proc nobody can tell
     except (OSError, IndexError):
         return False  # it ended in this very moment
-    return state not in "ZX"
+    # Exiting: its descriptors are gone before it is a zombie, by as long as its memory takes to
+    # be freed.
+    return state not in "ZX" and not flags & _EXITING
 
 
 def create(slots: int, slot_bytes: int, device: Device | None = None) -> Slab:

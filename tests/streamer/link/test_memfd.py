@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import gc
 import json
@@ -153,6 +154,31 @@ def test_the_alive_are_told_from_the_dead() -> None:
     assert not slabs.owner_lives({"pid": child.pid})  # dead, and nobody has waited for it
     child.wait()
     assert not slabs.owner_lives({"pid": child.pid})
+
+
+LARGE = """
+import mmap, os
+fd = os.memfd_create("large")
+os.ftruncate(fd, 1 << 29)
+mmap.mmap(fd, 1 << 29, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE).close()
+print(fd, flush=True)
+input()
+"""
+
+
+def test_a_process_whose_memory_is_just_being_freed_is_dead() -> None:
+    # Its descriptors are gone then, while its state is still that of a living process.
+    with subprocess.Popen(
+        [sys.executable, "-c", LARGE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        fd = int(child.stdout.readline())
+        assert slabs.owner_lives({"pid": child.pid})
+        child.kill()
+        with contextlib.suppress(FileNotFoundError):
+            while True:
+                os.close(os.open(f"/proc/{child.pid}/fd/{fd}", os.O_RDONLY))
+        assert not slabs.owner_lives({"pid": child.pid})
 
 
 @pytest.mark.parametrize(
