@@ -148,12 +148,18 @@ class Delivery:
             self._pool.release(entry.generation.number, entry.slot)
 
     def trim(self, consumer: Consumer) -> None:
-        """Keeps a `latest` mailbox at its depth: the oldest goes, to the consumer if it can."""
-        while consumer.queue == "latest" and len(consumer.mailbox) > consumer.depth:
+        """Keeps a `latest` mailbox at its depth: the oldest goes, to the consumer if it can.
+
+        What is being copied for a consumer that has room waits for no consumer, and stays.
+        """
+        if consumer.queue != "latest":
+            return
+        while len(consumer.mailbox) - (leaving := self._leaving(consumer)) > consumer.depth:
             before = len(consumer.mailbox)
             self.flush(consumer)
             if len(consumer.mailbox) == before:
-                self.let_go(consumer.mailbox.popleft())
+                self.let_go(consumer.mailbox[leaving])
+                del consumer.mailbox[leaving]
                 consumer.board.dropped[Drop.REPLACED].add()
 
     def flush(self, consumer: Consumer) -> None:
@@ -167,6 +173,8 @@ class Delivery:
                     if state is Mirrored.FAILED:
                         self.let_go(consumer.mailbox.popleft())
                         consumer.board.dropped[Drop.NO_SLOT].add()
+                        if consumer.queue == "wait":  # it may wait for this very picture
+                            consumer.mailbox.appendleft(Mark.of(entry.header))
                         continue
                     if state is not Mirrored.YES:
                         return
@@ -193,6 +201,13 @@ class Delivery:
             consumer.identity = None
             return False
         return True
+
+    def _leaving(self, consumer: Consumer) -> int:
+        """How many of a mailbox's entries go out as soon as they are copied: none or one."""
+        entry = consumer.mailbox[0] if consumer.mailbox and consumer.ready else None
+        if not isinstance(entry, Picture) or not self._through_host(consumer, entry.generation):
+            return 0
+        return int(entry.generation.mirrored[entry.slot] is Mirrored.UNDER_WAY)
 
     def _through_host(self, consumer: Consumer, generation: Generation) -> bool:
         return generation.slab.kind == "cuda" and consumer.memory != "cuda"

@@ -31,11 +31,12 @@ from links import (
 )
 
 from streamer import gpu
+from streamer.drops import Drop
 from streamer.errors import DeviceError, LeaseError, SlabError
 from streamer.gpu import meter, probe, simulated
 from streamer.gpu.device import Copy
 from streamer.gpu.pixels import Releases
-from streamer.link import pool, wire
+from streamer.link import courier, pool, wire
 from streamer.link import slab as slabs
 from streamer.link.courier import Courier
 from streamer.link.cuda import CudaSlab
@@ -147,6 +148,40 @@ def test_a_consumer_without_the_gpu_gets_copies_and_costs_the_other_nothing(
     assert [one["memories"] for one in found] == [["cuda"], ["host"], ["host"]]
     assert len(copies) == 100  # one for both
     assert gpu.device(0).copied == {Copy.TO_HOST: 100 * SIZE}
+
+
+def test_a_picture_whose_copy_is_under_way_is_not_replaced(
+    context: zmq.Context[Any], endpoint: str, on_gpu: Path
+) -> None:
+    # The consumer is idle and has room: nothing but the copy keeps the picture from it.
+    sink = consumer("sink")
+    out = outlet(context, endpoint, sink)
+    process = consume(endpoint, mode="host")
+    assert settled(out, lambda: sink.ready)
+    simulated.change(on_gpu, delay=0.2)
+    send(out, 2)
+    assert saw(process, out)["seqs"] == [0, 1]
+    assert sink.board.dropped[Drop.REPLACED].value == 0
+
+
+def test_a_copy_that_fails_is_marked_for_who_waits_for_it(
+    context: zmq.Context[Any], endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A join that waits for this very picture would wait for ever.
+    def short(*_: Any) -> None:
+        raise SlabError("no memory for pictures on the host")
+
+    monkeypatch.setattr(courier, "PinnedSlab", short)
+    sink = consumer("sink", "wait", depth=4)
+    out = outlet(context, endpoint, sink)
+    monkeypatch.setattr(links, "memory", "memfd")
+    source = inlet(context, endpoint, window=4)
+    assert settled(out, lambda: sink.ready)
+    publish(out, 0)
+    mark = next_of(source, out)
+    assert isinstance(mark, wire.Watermark)
+    assert (mark.stream, mark.seq) == (header(0).stream, 0)
+    assert sink.board.dropped[Drop.NO_SLOT].value == 1
 
 
 def test_a_driver_without_ipc_is_said_once_and_frames_go_through_the_host(
