@@ -74,12 +74,15 @@ def _join(loop: Loop, node: Join[Any], arrival: Received, others: dict[str, _Oth
         if not node.partial and None in frames.values():
             loop.drop(Drop.UNMATCHED, leader.header)
             return
+        # What comes of them has the latest change of all branches.
+        leader.header.generation = max(one.header.generation for one in frames.values() if one)
+        result = None
         try:
             result = node.process(frames)
-        except FrameError as error:
+            loop.publish(result, leader.header, arrival.received_ns, started)
+        except FrameError as error:  # also where there is no room for what was returned
+            result = None  # it may be a view of a frame
             loop.failed(leader.header, error)
-            return
-        loop.publish(result, leader.header, arrival.received_ns, started)
         del result
 
 

@@ -285,12 +285,13 @@ def _transform(loop: Loop, node: Transform[Any], arrival: Received) -> None:
     loop.context.withheld = loop.context.passing = False
     started = time.monotonic_ns()
     with arrival.frame as frame, loop.handling(frame.header):
+        result = None
         try:
             result = node.process(frame)
-        except FrameError as error:
+            loop.publish(result, frame.header, arrival.received_ns, started)
+        except FrameError as error:  # also where there is no room for what was returned
+            result = None  # it may be a view of the frame
             loop.failed(frame.header, error)
-            return
-        loop.publish(result, frame.header, arrival.received_ns, started)
         del result
 
 

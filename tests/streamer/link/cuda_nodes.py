@@ -72,6 +72,15 @@ class Add(streamer.Transform["Add.Params"]):
         return out
 
 
+class Bare(Add):
+    """Returns memory of its own, and leaves it to the runtime to find room for it."""
+
+    def process(self, frame: streamer.Frame) -> Any:
+        array = gpu.device(0).empty((frame.height, frame.width, 3))  # type: ignore[attr-defined]
+        array.compute(lambda pixels: pixels + np.uint8(1), frame.cupy())
+        return array
+
+
 class OnlyGpu(Add):
     """Takes frames on a GPU only."""
 

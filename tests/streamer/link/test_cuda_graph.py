@@ -107,11 +107,13 @@ def test_a_process_that_lost_its_gpu_is_replaced_at_once(
     assert simulated.used(simulated_gpu) == 0
 
 
+@pytest.mark.parametrize("kind", ["Add", "Bare"])
 def test_memory_that_runs_short_in_mid_run_costs_pictures_which_are_counted(
-    tmp_path: Path, simulated_gpu: Path
+    tmp_path: Path, simulated_gpu: Path, kind: str
 ) -> None:
     simulated.change(simulated_gpu, memory=5 << 20)
-    report, seen = run(tmp_path, source={"count": 40, "larger_from": 30})
+    report, seen = run(tmp_path, source={"count": 40, "larger_from": 30}, kind=kind)
+    assert report.exit_status == 0
     assert all(right for _, right, _ in seen)
     assert [seq for seq, _, _ in seen][:30] == list(range(30))
     sink = report.sinks["check"]

@@ -103,6 +103,31 @@ def test_a_change_shows_in_every_picture_after_it(tmp_path: Path) -> None:
         assert change.first_frame_ms["out"] > 0
 
 
+def test_a_change_in_a_branch_that_does_not_lead_is_seen_at_the_output(tmp_path: Path) -> None:
+    tape = tmp_path / "tape"
+    nodes = [
+        node("src", "Ticks", live=True, fps=100, count=100_000),
+        node("work", "Work", live=True),
+        dye(),
+        node("pair", "Pair", live=True),
+        node("out", "Tape", live=True, path=str(tape)),
+    ]
+    links = [("src", "work"), ("src", "dye"), ("work", "pair"), ("dye", "pair"), ("pair", "out")]
+    made = plan(
+        nodes,
+        [link(*ends, queue="latest", leading=ends != ("dye", "pair")) for ends in links],
+    )
+
+    def talk(remote: Remote) -> None:
+        remote.set("dye.value", 255)
+        # The other branch counts, and is as bright for a single picture at most.
+        while [shown.high for shown in pictures(tape)[-3:]] != [255] * 3:
+            time.sleep(0.01)
+
+    (change,) = with_remote(made, talk).changes
+    assert change.first_frame_ms["out"] is not None
+
+
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
