@@ -11,6 +11,8 @@ from streamer.telemetry.board import NodeBoard
 
 DRAIN_IDLE: Final = 30.0
 """seconds in which no node gets on, after which a drain becomes an abort"""
+OPENING_IDLE: Final = 3.0
+"""the same before frames flow: whatever a node that opens is busy with, nothing is lost"""
 FINISH_IDLE: Final = 120.0
 """the same while an output is being finished: a large file may have to be written out"""
 
@@ -67,20 +69,25 @@ class DrainWatch:
         self._seen: tuple[int, tuple[str, ...]] | None = None
         self._since = 0.0
 
-    def idle(self, done: int, states: Iterable[str], now: float) -> float | None:
+    def idle(
+        self, done: int, states: Iterable[str], now: float, *, begun: bool = True
+    ) -> float | None:
         """Seconds that nothing has moved for, if that is too long; else None.
 
         Args:
             done: a count that grows with everything that nodes do.
             states: of all nodes.
             now: seconds on a clock that does not go back.
+            begun: whether all nodes were open, and frames could flow.
         """
         seen = (done, tuple(states))
         if seen != self._seen:
             self._seen, self._since = seen, now
             return None
         idle = now - self._since
-        longest = FINISH_IDLE if "finishing" in seen[1] else DRAIN_IDLE
+        longest = DRAIN_IDLE if begun else OPENING_IDLE
+        if "finishing" in seen[1]:
+            longest = FINISH_IDLE
         return idle if idle > longest else None
 
     def __repr__(self) -> str:

@@ -279,13 +279,20 @@ class Supervisor:
     def _watch_drain(self) -> None:
         """Ends a drain that does not get on."""
         states = {n: s for w in self._crew.workers if not w.over for n, s in w.states.items()}
-        idle = self._drain_watch.idle(done(self._board.nodes), states.values(), time.monotonic())
-        if idle is not None:
+        moved, now = done(self._board.nodes), time.monotonic()
+        idle = self._drain_watch.idle(moved, states.values(), now, begun=self._started)
+        if idle is None:
+            return
+        if not self._started:
+            opening = [name for name, state in states.items() if state in ("starting", "opening")]
+            what = f"{' and '.join(opening)} is open" if opening else "all has ended"
+            self._watcher.event(f"not waiting until {what}: no frame was under way")
+        else:
             self._watcher.event(f"nothing has moved for {idle:.0f} s: stopping at once")
             stuck = unfinished(states, self._board.nodes)
             self._errors.append(f"{stuck} did not end within {idle:.0f} s")
             self._exit_status = max(self._exit_status, 1)
-            self._abort()
+        self._abort()
 
     # ---- workers -------------------------------------------------------------------------------
 

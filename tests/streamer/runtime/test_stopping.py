@@ -126,6 +126,25 @@ def test_an_interrupt_while_nodes_still_open(tmp_path: Path) -> None:
     assert others(tmp_path / "tape") == ["open 1", "end"]
 
 
+def test_an_interrupt_does_not_wait_for_a_node_that_opens_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(draining, "OPENING_IDLE", 0.5)
+
+    def on_state(supervisor: Supervisor, name: str, state: str) -> None:
+        if (name, state) == ("out", "ready"):
+            supervisor.interrupt()
+
+    made = chain(tmp_path / "tape", src_count=100, work_open_seconds=10 * DEADLINE)
+    listener = Listener(on_state=on_state)
+    report = run(made, listener)
+    # No frame was under way: nothing is lost by it, and nothing has gone wrong.
+    assert (report.exit_status, report.errors) == (0, [])
+    assert report.sinks["out"].captured == 0
+    assert others(tmp_path / "tape") == ["open 1", "end"]
+    assert "not waiting until work is open: no frame was under way" in listener.events
+
+
 def test_interrupts_before_and_after_the_run_do_no_harm(tmp_path: Path) -> None:
     supervisor = Supervisor(chain(tmp_path / "tape", src_count=10**6, src_fps=100), Silent())
     for _ in range(100_000 // 4096):
