@@ -105,7 +105,9 @@ class RuntimeContext:
         self._outlet = outlet
         self._tell = tell
         self._aborted = aborted
-        board.warming.set(0)  # a former process may have died of it
+        # A former process may have died of it.
+        board.warming.set(0)
+        board.handling.set(0)
 
     def allocate(
         self,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import signal
+import threading
 from pathlib import Path
 
 import pytest
 from plans import Listener, chain, pictures, run
 
 from streamer.graph.plan import WorkerPlan
+from streamer.runtime.context import RuntimeContext
 from streamer.runtime.obituary import Obituary
 from streamer.runtime.record import WorkerRecord
 from streamer.telemetry.board import Board
@@ -29,6 +31,22 @@ def test_a_signal_of_its_own_names_the_picture() -> None:
     said = obituary.write(record("a", "b"), -signal.SIGBUS, board.nodes)
     assert said == "the process of a and b was killed by SIGBUS at picture 7 in b"
     assert obituary.write(record("a"), 3, board.nodes) == "a ended with status 3"
+
+
+def test_a_new_process_is_not_blamed_for_the_picture_of_the_one_before() -> None:
+    made = chain(Path("tape"), src_count=1)
+    board = Board(["work"], []).nodes["work"]
+    board.handling.set(8)
+    RuntimeContext(
+        plan=made,
+        node=made.node("work"),
+        incarnation=2,
+        board=board,
+        outlet=None,
+        tell=lambda *_, **__: None,
+        aborted=threading.Event(),
+    )
+    assert board.handling.value == 0
 
 
 def test_a_kill_from_without_does_not_blame_a_picture() -> None:
