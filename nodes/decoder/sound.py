@@ -6,6 +6,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Final
 
 from av.bitstream import BitStreamFilterContext
+from av.error import FFmpegError
 
 from streamer import AudioFormat, Packet
 
@@ -80,8 +81,7 @@ class Sound:
         pts = self._timeline.sound(packet.pts, self._time_base, duration, arrival)
         if packet.is_discard and pts is not None and pts + 2 * duration < 0:
             return []  # cut away by an edit list; the one just before the start primes decoders
-        parts = [packet] if self._unpack is None else self._unpack.filter(packet)
-        data = b"".join(bytes(part) for part in parts)
+        data = self._unpacked(packet)
         if pts is None or not data or len(data) > MAX_PACKET or self.format is None:
             self.skipped += 1
             return []
@@ -95,6 +95,16 @@ class Sound:
                 audio=self.format,
             )
         ]
+
+    def _unpacked(self, packet: Any) -> bytes:
+        """What a packet holds without its header; nothing where that is damaged."""
+        if self._unpack is None:
+            return bytes(packet)
+        try:
+            return b"".join(bytes(part) for part in self._unpack.filter(packet))
+        except FFmpegError:
+            self._unpack.flush()
+            return b""
 
     def _describe(self, extradata: bytes) -> AudioFormat:
         context = self._stream.codec_context

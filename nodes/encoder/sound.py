@@ -254,6 +254,7 @@ class _Encoded:
         self._format = self._encoder.format.name
         self._frame_size = self._encoder.frame_size or 1024
         self._resampler = AudioResampler(self._format, layout, rate)
+        self._heard: tuple[str, str, int] | None = None  # what the resampler was begun with
         self._fifo = AudioFifo()
         self._written: int | None = None  # next sample to go into the fifo, on the output's clock
         self._read = 0
@@ -278,6 +279,11 @@ class _Encoded:
 
     def _encode_frame(self, frame: AudioFrame, start: Fraction) -> Iterator[av.Packet[Any]]:
         frame.pts = None
+        heard = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if heard != self._heard:
+            # A resampler takes one kind alone, and passes on unseen what began as it should end.
+            self._resampler = AudioResampler(self._format, self._layout, self._rate)
+            self._heard = heard
         for made in self._resampler.resample(frame):
             at = round(start * self._rate)
             if self._written is not None and at - self._written > _LONGEST_SILENCE * self._rate:

@@ -47,6 +47,22 @@ def test_sound_comes_as_it_was_with_its_times(clip, play, name, codec, expected)
     assert loudest == pytest.approx(440, abs=2)
 
 
+def test_damaged_sound_of_a_broadcast_is_left_out(clip, play, caplog):
+    path = clip("a.ts", audio="aac", count=100)
+    whole = play(path, wants_audio=True)
+    data = bytearray(path.read_bytes())
+    starts = range(0, len(data), 188)
+    # What FFmpeg calls the second stream; packets that begin no piece of it.
+    sound = [at for at in starts if data[at + 1] == 0x01 and data[at + 2] == 0x01]
+    for at in reversed(sound[10::10]):
+        del data[at : at + 188]
+    path.write_bytes(data)
+    played = play(path, wants_audio=True)
+    assert len(played.headers) == 100
+    assert len(whole.packets) / 2 < len(played.packets) < len(whole.packets)
+    assert "audio packets were left out" in caplog.text
+
+
 def test_aac_of_a_broadcast_is_brought_to_the_common_form(clip, play):
     played = play(clip("a.ts", audio="aac"), wants_audio=True)
     announced, *packets = played.packets

@@ -35,6 +35,18 @@ def assert_in_sync(path, *, marks=MARKS):
         assert abs(f - b) < IN_SYNC, (flash, beep)
 
 
+@pytest.mark.parametrize("layouts", [("stereo", "5.1"), ("5.1", "stereo"), ("stereo", "mono")])
+def test_channels_that_change_in_mid_stream(tmp_path, layouts):
+    # As where a broadcaster goes from one programme to the next.
+    first, second = (compressed("ac3", "matroska", layout=layout) for layout in layouts)
+    half = MARKS[1] + 0.5
+    packets = [one for one in first if one.pts * one.time_base < half]
+    packets += [one for one in second if one.pts * one.time_base >= half]
+    path = tmp_path / "out.flv"
+    record(path, flashes(), [replace(one, audio=first[0].audio) for one in packets])
+    assert_in_sync(path)
+
+
 CASES = [
     # source codec, its container, output, codec there, copied
     ("aac", "mp4", ".mp4", "aac", True),
