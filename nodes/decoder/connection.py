@@ -78,6 +78,7 @@ class Connection:
         self._attempt = 0
         self._lost_at = time.monotonic()
         self._live_at: float | None = None
+        self._came = False  # whether a picture has come since it was opened
         self._away = False  # whether it has not been there, which passes
         self._refused_at: float | None = None  # the first of faults that do not pass by themselves
 
@@ -137,7 +138,9 @@ class Connection:
         if not self._returns:
             self.close()
             raise fault
-        self._attempt, self._lost_at = 0, time.monotonic()
+        if self._came:
+            # Else it answered and gave nothing: it has been away all the time.
+            self._came, self._attempt, self._lost_at = False, 0, time.monotonic()
         if self._live_at is not None:
             self._before = Status.RECONNECTING
         self._judge(fault)
@@ -145,6 +148,7 @@ class Connection:
 
     def live(self, text: str = "") -> None:
         """A picture has come."""
+        self._came = True
         if self._status is not Status.LIVE or text:
             self._live_at, self._refused_at = time.monotonic(), None
             self._say(Status.LIVE, text or self._address.shown)

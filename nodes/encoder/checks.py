@@ -13,7 +13,7 @@ from nodes.encoder.disk import FileLock, Room, bytes_shown
 from nodes.encoder.failures import failure
 from nodes.encoder.outputs import Output
 from nodes.encoder.params import EncoderParams, byte_count
-from nodes.encoder.parts import last_segment, segment_path
+from nodes.encoder.parts import last_segment, pictures_in, segment_path
 from nodes.encoder.stand_in import load_slate
 from streamer import ParameterError, SinkError
 
@@ -46,6 +46,11 @@ def check(output: Output, params: EncoderParams, *, again: bool) -> None:
         elif params.segment_seconds is not None or params.segment_megabytes is not None:
             path = segment_path(path, last_segment(path) + 1)
         _check_path(output, path, overwrite=overwrite)
+        if output.kind == "images" and not overwrite and (last := pictures_in(path)):
+            raise ParameterError(
+                f"pictures named {path.name} are in {path.parent} already, up to number {last}, "
+                "and overwrite is false; remove them, choose another name, or set overwrite to true"
+            )
         if output.kind == "file" and not again:
             _check_room(output, path.parent, byte_count(params.keep_free))
 

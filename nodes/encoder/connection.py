@@ -25,6 +25,9 @@ _GLANCE: Final = 0.03
 """seconds that the first answer is waited for: near servers need no more, and no picture is lost"""
 _BRIEF: Final = 0.5
 """seconds in which a connection is ended that another one follows"""
+_PROVEN: Final = 1.0
+"""seconds that a connection must have held to count as one: behind an open port there may be
+nothing, which closes it at once"""
 _REFUSED: Final = 10.0
 """seconds that no wait exceeds before a server that has refused the stream is asked again"""
 
@@ -72,6 +75,7 @@ class Connection:
         self._asked_at = 0.0
         self._retry_at = 0.0
         self._away_since: float | None = None
+        self._opened_at = 0.0
         self._attempt = 0
         self._why = ""
         self._dropped = 0
@@ -157,6 +161,7 @@ class Connection:
         self.close(within=_BRIEF)
         self.phase = Phase.AWAY
         self._retry_at, self._ending = 0.0, False
+        self._away_since, self._attempt = None, 0
 
     def close(self, *, within: float | None = None) -> None:
         """Ends the connection properly.
@@ -214,7 +219,7 @@ class Connection:
             late = f"; {self._dropped} pictures came before that" if self._dropped else ""
             self._context.log.info("%s is connected%s", self._output.shown, late)
         self.ever = True
-        self._away_since, self._attempt, self._dropped = None, 0, 0
+        self._opened_at, self._dropped = time.monotonic(), 0
 
     def _watch(self) -> None:
         now = time.monotonic()
@@ -236,6 +241,7 @@ class Connection:
             self._away_since = now
         if (
             self._give_up is not None
+            and self.phase is not Phase.OPEN
             and self._away_since is not None
             and now - self._away_since > self._give_up
         ):
@@ -265,6 +271,8 @@ class Connection:
             what = "%s does not take it yet" if refused else "cannot reach %s yet"
             self._context.log.warning(what + ": %s; trying again", self._output.shown, self._why)
         now = time.monotonic()
+        if self.phase is Phase.OPEN and now - self._opened_at >= _PROVEN:
+            self._away_since, self._attempt = None, 0
         if self._away_since is None:
             self._away_since = now
         for _, header in self._under_way:

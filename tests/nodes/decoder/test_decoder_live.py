@@ -12,7 +12,10 @@ import av
 import pytest
 
 from nodes.decoder import Decoder
-from nodes.decoder.faults import Reason
+from nodes.decoder.address import parse_address
+from nodes.decoder.connection import Connection
+from nodes.decoder.faults import Fault, Reason
+from nodes.decoder.input import open_input
 from streamer import Packet, SourceError, Status
 from streamer.testing import SoloContext, solo
 
@@ -170,3 +173,43 @@ def test_a_run_ends_although_nobody_writes_to_the_pipe(tmp_path):
     decoder.close()
     # Lets the reader go that is still waiting for somebody to write.
     os.close(os.open(pipe, os.O_RDWR))
+
+
+def connected(clip, give_up):
+    """A connection to something that can be opened whenever it is asked for."""
+    params = Decoder.Params(url="tcp://127.0.0.1:1", live=True, give_up=give_up)
+    place = parse_address(str(clip("clip.mp4")))
+    return Connection(
+        parse_address(params.url),
+        params,
+        SoloContext(name="source"),
+        lambda: open_input(place, params, live=False, audio=False),
+    )
+
+
+SILENT = Fault("it sends nothing", Reason.TIMEOUT, retry=True)
+
+
+def test_a_source_that_opens_and_gives_nothing_is_given_up(clip):
+    connection = connected(clip, give_up=1)
+    connection.open()
+
+    def again_and_again():
+        while True:
+            connection.lost(SILENT)
+            connection.again()
+
+    with pytest.raises(Fault, match=r"it sends nothing; given up after 1 s \(give_up\)"):
+        again_and_again()
+    connection.close()
+
+
+def test_a_source_that_gives_pictures_in_between_is_not_given_up(clip):
+    connection = connected(clip, give_up=0.5)
+    connection.open()
+    begun = time.monotonic()
+    while time.monotonic() < begun + 1.5:
+        connection.live()
+        connection.lost(SILENT)
+        connection.again()
+    connection.close()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
+import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -191,6 +195,43 @@ def test_opening_leaves_an_existing_file_alone_until_a_picture_comes(tmp_path, c
     encoder.close()
     assert path.read_bytes() == b"precious"
     assert "no picture came" in caplog.text
+
+
+def test_pictures_of_a_sequence_are_not_replaced_against_the_users_word(tmp_path):
+    (tmp_path / "0003.png").write_bytes(b"precious")
+    with pytest.raises(ParameterError, match=r"already, up to number 3, and overwrite is false"):
+        opened(tmp_path / "%04d.png", overwrite=False)
+    assert (tmp_path / "0003.png").read_bytes() == b"precious"
+    opened(tmp_path / "%04d.jpg", overwrite=False).close()
+
+
+def test_a_port_with_nothing_behind_it_is_given_up():
+    # As of a container whose service is down: it is connected to, and closed at once.
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        over = threading.Event()
+
+        def accept():
+            server.settimeout(0.1)
+            while not over.is_set():
+                with contextlib.suppress(TimeoutError):
+                    server.accept()[0].close()
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        encoder = solo(Encoder, url=f"tcp://127.0.0.1:{server.getsockname()[1]}", give_up=2)
+
+        def play():
+            for number in range(3000):
+                feed(encoder, frames([number * 1800]))
+                time.sleep(0.02)
+
+        try:
+            with pytest.raises(SinkError, match=r"gave up after 2 s"):
+                play()
+        finally:
+            over.set()
+            thread.join()
+            encoder.close()
 
 
 def test_no_such_device():
