@@ -15,6 +15,7 @@ from av.stream import Disposition
 
 from nodes.decoder.address import Address, find_pictures
 from nodes.decoder.faults import Fault, Reason, check_local, explain_opening
+from nodes.paths import for_ffmpeg
 from nodes.rate import exact_rate
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ _RTSP_TRANSPORTS: Final = {
 MARGIN: Final = 0.25
 """Seconds by which FFmpeg waits longer than the decoder: once it has waited in vain it hands over
 what its parser still held, as if the source were alive."""
+_BROADCAST: Final = ("mpegts", "mpeg", "hls", "rtsp", "rtp", "sdp", "flv")
 _SEGMENTED: Final = ("hls", "dash")
 _US = Fraction(1, 1_000_000)
 _THREADS_ON_GPU: Final = 4
@@ -69,9 +71,17 @@ class Input:
     still: bool
     endless: bool = False
 
+    @property
+    def is_broadcast(self) -> bool:
+        """Whether it is of a form that is sent, and can be joined and changed in the middle."""
+        return self.container.format.name.split(",")[0] in _BROADCAST
+
     def pixel_shape(self) -> Fraction:
         """Width of a pixel by its height; 1 where the source does not say."""
         ratio = self.video.sample_aspect_ratio
+        if self.is_broadcast:
+            # There the pictures say it, and it may change; FFmpeg's stream keeps what came first.
+            ratio = self.video.codec_context.sample_aspect_ratio or ratio
         if not ratio or not Fraction(1, _VERY_WIDE) <= ratio <= _VERY_WIDE:
             return Fraction(1)
         return ratio
@@ -106,6 +116,7 @@ def open_input(
         form, pictures = "image2", _sequence(address, params.fps, options)
     elif address.is_local:
         check_local(address)
+        url = for_ffmpeg(url)
     options |= {key: _text(value) for key, value in params.options.items()}
     form = options.pop("format", form)
     # Whoever listens waits for a sender as long as it takes.

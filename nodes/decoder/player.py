@@ -34,7 +34,6 @@ _LOOK_FOR_SOUND: Final = 250
 """Packets that are read ahead, at most, to learn the format of AAC in ADTS."""
 _CUT: Final = 0.5
 """Seconds by which a file may end before the time that it announced."""
-_BROADCAST: Final = ("mpegts", "mpeg", "hls", "rtsp", "rtp", "sdp", "flv")
 _SEGMENTED: Final = ("hls", "dash")
 _SEGMENT: Final = 30.0
 """Seconds that a picture waits at most where pictures come in segments."""
@@ -252,7 +251,7 @@ class Player:
             self._timeline = Timeline(
                 start=source.start,
                 live=self._follows,
-                broadcast=source.container.format.name.split(",")[0] in _BROADCAST,
+                broadcast=source.is_broadcast,
                 mended=lambda: self._context.count(Count.MENDED),
             )
         elif self._params.loop:

@@ -19,7 +19,7 @@ from nodes.encoder.sound import Sound, make_sound
 from nodes.encoder.stand_in import StandIn
 from nodes.encoder.timing import Clock
 from nodes.encoder.tracks import Encoding, Track
-from nodes.encoder.video import VideoEncoder, rate_of
+from nodes.encoder.video import VideoEncoder, rate_of, time_base_of
 from nodes.encoder.writer import COARSE
 from streamer import AudioFormat, Context, Count, Drop, Frame, Header, Packet, SinkError
 
@@ -274,7 +274,7 @@ class LiveOutput:
         if self._clock is None:
             origin = header.pts * header.time_base
             rate = rate_of(header, self._setup)
-            self._clock = Clock(header.time_base, origin, 1 / rate)
+            self._clock = Clock(time_base_of(header, self._setup, rate), origin, 1 / rate)
             self._clock.limit_to(COARSE.get(self._output.container.muxer, header.time_base))
 
     @property

@@ -12,6 +12,7 @@ from av.error import FFmpegError
 from nodes.encoder.directives import is_numbered
 from nodes.encoder.failures import failure
 from nodes.encoder.outputs import Output
+from nodes.paths import for_ffmpeg
 
 FRAGMENT: Final = Fraction(1, 2)
 """seconds of a recording that a sudden death may take away, beside what the encoder holds"""
@@ -42,7 +43,10 @@ class Mux:
         self._ended = False
         try:
             self._container = av.open(
-                output.url, "w", format=output.container.muxer, container_options=options
+                output.url if output.path is None else for_ffmpeg(output.url),
+                "w",
+                format=output.container.muxer,
+                container_options=options,
             )
         except FFmpegError as error:
             raise failure(output, "open", error) from error
@@ -97,7 +101,7 @@ class Mux:
 def plays(path: Path) -> bool:
     """Whether a player finds a picture in a file."""
     try:
-        with av.open(str(path)) as container:
+        with av.open(for_ffmpeg(str(path))) as container:
             return any(
                 packet.size > 0 and not packet.is_corrupt
                 for packet in container.demux(container.streams.video)

@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
 _USUAL_RATE = Fraction(30)
+_COUNTING = ("mpeg1video", "mpeg2video")
+_RATES = (
+    *(Fraction(rate) for rate in (24, 25, 30, 50, 60)),
+    *(Fraction(1000 * rate, 1001) for rate in (24, 30, 60)),
+)
+_FINEST = Fraction(1, 60_000)
+"""of MPEG-4 Part 2: a unit that all usual rates are whole numbers of"""
 
 
 class VideoEncoder(Encoding):
@@ -143,3 +150,18 @@ def rate_of(header: Header, setup: Setup) -> Fraction:
         if rate <= 1000:
             return rate.limit_denominator(1001)
     return _USUAL_RATE
+
+
+def time_base_of(header: Header, setup: Setup, rate: Fraction) -> Fraction:
+    """Seconds in one unit of the encoder's times: the source's, where the codec takes them.
+
+    MPEG-1 and MPEG-2 count pictures at one of a few rates (ISO/IEC 13818-2, table 6-4), MPEG-4
+    Part 2 in at most 65,535ths of a second.
+    """
+    own = header.time_base
+    if setup.codec in _COUNTING:
+        nearest = min(_RATES, key=lambda known: abs(known - rate))
+        return own if 1 / own in _RATES else 1 / nearest
+    if setup.codec == "mpeg4" and own.denominator > _FINEST.denominator:
+        return _FINEST
+    return own

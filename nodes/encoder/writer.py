@@ -18,7 +18,7 @@ from nodes.encoder.sound import Sound, make_sound
 from nodes.encoder.stand_in import StandIn
 from nodes.encoder.timing import Clock
 from nodes.encoder.tracks import Encoding
-from nodes.encoder.video import VideoEncoder, rate_of
+from nodes.encoder.video import VideoEncoder, rate_of, time_base_of
 from streamer import AudioFormat, Frame, Header, Packet
 
 if TYPE_CHECKING:
@@ -107,13 +107,13 @@ class Writer:
         self._patience = patience
         self._stand_in = stand_in
         rate = rate_of(first, setup)
-        self.clock = Clock(first.time_base, origin, 1 / rate)
+        self.clock = Clock(time_base_of(first, setup, rate), origin, 1 / rate)
         shape = Shape.of(
             first, setup.formats, codec=setup.codec, surfaces=setup.surfaces is not None
         )
         self._converter = Converter(shape, frees=setup.frees and not (stand_in and stand_in.active))
         self._video = VideoEncoder(
-            output, setup, shape, rate=rate, time_base=first.time_base, every=every
+            output, setup, shape, rate=rate, time_base=self.clock.time_base, every=every
         )
         self.clock.limit_to(COARSE.get(output.container.muxer, first.time_base))
         if self._announced is None:

@@ -210,3 +210,30 @@ def test_the_demo_clip_plays_with_sound(play):
     assert (played.headers[0].width, played.headers[0].height) == (512, 288)
     assert played.order.startswith("a")
     assert sum(bool(packet.data) for packet in played.packets) > 200
+
+
+def test_a_name_with_a_colon_is_a_file_of_this_folder(clip, play, tmp_path, monkeypatch):
+    # FFmpeg would take what stands before the colon for a protocol.
+    clip("Talk: one.mp4")
+    monkeypatch.chdir(tmp_path)
+    for url in ("Talk: one.mp4", "file:Talk: one.mp4"):
+        assert len(play(url).headers) == 12
+
+
+def test_the_shape_of_pixels_may_change_in_mid_stream(clip, play, tmp_path):
+    # As where a channel goes from a film in 4:3 to one in 16:9.
+    def shaped(ratio):
+        def prepare(video):
+            video.codec_context.sample_aspect_ratio = ratio
+
+        return prepare
+
+    joined = tmp_path / "joined.ts"
+    shapes = (Fraction(16, 15), Fraction(64, 45))
+    parts = [
+        clip(f"{n}.ts", codec="mpeg2video", prepare=shaped(shape)) for n, shape in enumerate(shapes)
+    ]
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    widths = [header.width for header in play(joined).headers]
+    assert widths == sorted(widths)
+    assert set(widths) == {round(160 * shape / 2) * 2 for shape in shapes}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from itertools import accumulate, pairwise
 
@@ -280,3 +281,23 @@ def test_one_image_shows_the_newest_picture(tmp_path):
     assert [item.name for item in tmp_path.iterdir()] == ["now.png"]
     shown = decoded(tmp_path / "now.png")[0]
     assert np.array_equal(shown, picture(2, format="rgb24"))
+
+
+def test_a_name_with_a_colon_is_a_file_of_this_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    encode("at %H:%M:%S.mp4", frames(range(0, 40_000, 3600)))
+    (made,) = tmp_path.iterdir()
+    assert re.fullmatch(r"at \d\d:\d\d:\d\d\.mp4", made.name)
+    assert len(look(made).pts) == 12
+
+
+@pytest.mark.parametrize("codec", ["mpeg1video", "mpeg2video", "mpeg4"])
+@pytest.mark.parametrize("time_base", [MILLI, NINETY, Fraction(1, 1_000_000)])
+def test_codecs_that_know_few_rates_take_the_times_of_any_source(tmp_path, codec, time_base):
+    path = tmp_path / "out.mkv"
+    times = [round(Fraction(number, 30) / time_base) for number in range(40)]
+    durations = [round(Fraction(1, 30) / time_base)] * 40
+    encode(path, frames(times, time_base=time_base, durations=durations), codec=codec)
+    found = look(path)
+    assert len(found.pts) == 40
+    assert [float(at) for at in found.pts] == pytest.approx([n / 30 for n in range(40)], abs=2e-3)
