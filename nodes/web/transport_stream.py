@@ -25,6 +25,8 @@ _OPTIONS: Final = {
     "pes_payload_size": "0",
     "flush_packets": "1",
     "max_delay": "0",
+    # How long pictures wait for sound that does not come, in microseconds.
+    "max_interleave_delta": "100000",
 }
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
-from web_stage import RtcViewer, number_of, staged, wait_for
+from web_stage import RtcViewer, number_of, numbered, staged, wait_for
 
+from nodes.web.transport_stream import TransportStream
+from nodes.web.video import TIME_BASE, Coded
 from streamer import AudioFormat, Packet
 
 RATE = 48000
@@ -272,3 +275,27 @@ def test_a_source_that_comes_back_with_other_sound_ends_streams_that_promised_th
             assert [s.codec.name for s in container.streams] == ["h264", "aac"]
             sound = container.streams.audio[0]
             assert (sound.rate, sound.layout.name) == (RATE, "mono")
+
+
+def test_pictures_do_not_wait_for_sound_that_has_ended():
+    tone = Tone()
+    stream = TransportStream((256, 192), sound=tone(0)[0], log=logging.getLogger("test"))
+    encoder = av.CodecContext.create("libx264", "w")
+    encoder.width, encoder.height, encoder.pix_fmt = 256, 192, "yuv420p"
+    encoder.time_base = TIME_BASE
+    encoder.options = {"preset": "ultrafast", "tune": "zerolatency"}
+    sizes = []
+    for number in range(90):
+        if number < 30:
+            for packet in tone(number):
+                stream.sound(packet, packet.pts * packet.time_base)
+        picture = av.VideoFrame.from_ndarray(numbered(number), format="rgb24")
+        picture = picture.reformat(format="yuv420p")
+        picture.pts, picture.time_base = round(number / 30 / TIME_BASE), TIME_BASE
+        for made in encoder.encode(picture):
+            chunk = stream.picture(Coded(bytes(made), made.pts, made.is_keyframe))
+            sizes.append(len(chunk))
+    stream.close()
+    assert len(sizes) == 90
+    # Sound comes a little ahead, and pictures wait for more of it a tenth of a second.
+    assert all(sizes[45:])
