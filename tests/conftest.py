@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -25,6 +26,18 @@ with contextlib.suppress(ImportError):
         suppress_health_check=[hypothesis.HealthCheck.too_slow],
     )
     hypothesis.settings.load_profile("at any speed")
+
+
+@pytest.fixture(scope="module")
+def old_heap() -> Iterator[None]:
+    """Leaves out of collections what was there before the module.
+
+    In a process that has torch and thousands of tests in it each takes a second.
+    """
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture

@@ -63,6 +63,18 @@ def test_a_truncated_file_plays_up_to_its_end(streamer: Run, clip: Path, tmp_pat
     one_message(streamer("style", cut, "out2.mp4"), 1, "source:", "cut.mp4")
 
 
+def copying_graph(folder: Path, clip: Path, *, size: str = "256x256", **sink: object) -> Path:
+    """A graph that only brings a clip to a size."""
+    nodes = {
+        "source": {"uses": "decoder", "with": {"url": str(clip)}},
+        "prepare": {"uses": "preprocess", "from": "source", "with": {"size": size}},
+        "sink": {"uses": "encoder", "from": "prepare", "with": sink},
+    }
+    path = folder / "copying.json"
+    path.write_text(json.dumps({"version": 1, "nodes": nodes}))
+    return path
+
+
 def camera_graph(folder: Path, **params: object) -> Path:
     """A graph whose camera is at a port at which nothing listens."""
     url = "rtsp://anna:secret@127.0.0.1:9/camera"
@@ -143,7 +155,8 @@ def test_a_report_replaces_no_video_and_no_graph(streamer: Run, clip: Path, tmp_
 @pytest.mark.parametrize("log", ["/dev/full", "| head -1"])
 def test_a_log_that_nobody_takes_does_not_end_the_run(clip: Path, tmp_path: Path, log: str) -> None:
     ending = f"2>{log}" if log.startswith("/") else f"2>&1 {log}"
-    command = f"set -o pipefail; '{STREAMER}' style '{clip}' out.mp4 --report r.json {ending}"
+    graph = copying_graph(tmp_path, clip, url="out.mp4")
+    command = f"set -o pipefail; '{STREAMER}' run '{graph}' --report r.json {ending}"
     done = subprocess.run(
         ["bash", "-c", command], cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True
     )
@@ -171,11 +184,8 @@ def test_an_output_that_refuses_is_tried_again_and_then_given_up(
 
 
 def test_a_full_disk(streamer: Run, clip: Path, tmp_path: Path) -> None:
-    done = streamer(
-        *("run", QUICKSTART, "--set", f"source.url={clip}", "--set", "prepare.size=384x384"),
-        *("--set", "sink.codec=ffv1", "--set", f"sink.url={tmp_path / 'out.mkv'}"),
-        preexec_fn=_no_large_files,
-    )
+    graph = copying_graph(tmp_path, clip, size="384x384", url="out.mkv", codec="ffv1")
+    done = streamer("run", graph, preexec_fn=_no_large_files)
     error = one_message(done, 1, "sink:", "out.mkv")
     assert "large" in error
     assert frames_of(tmp_path / "out.mkv")  # what fitted plays

@@ -114,7 +114,7 @@ def test_a_killed_worker_does_not_end_a_live_stream(
         os.kill(workers[victim], signal.SIGKILL)
         wait_for(lambda: remote.report()["nodes"][victim]["restarts"] == 1)
         before = remote.report()["sinks"]["sink"]["delivered"]
-        wait_for(lambda: remote.report()["sinks"]["sink"]["delivered"] >= before + 60)
+        wait_for(lambda: remote.report()["sinks"]["sink"]["delivered"] >= before + 25)
     run.send_signal(signal.SIGINT)
     output, _ = run.communicate(timeout=60)
     assert run.returncode == 0, output

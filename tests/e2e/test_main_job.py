@@ -42,7 +42,7 @@ def test_the_quickstart_graph_restyles_any_video(streamer: Run, clip: Path, tmp_
     assert outside[45][1].std() > 20
 
 
-def test_style_does_the_same_without_a_graph_file(
+def test_style_does_the_same_without_a_graph_file_and_keeps_duration_and_sound(
     streamer: Run, clip: Path, tmp_path: Path
 ) -> None:
     done = streamer("style", clip, "out.mp4", "--prompt", "comic", "--report", "r.json")
@@ -52,12 +52,6 @@ def test_style_does_the_same_without_a_graph_file(
     pictures = frames_of(tmp_path / "out.mp4")
     assert len(pictures) == 90
     assert pictures[0][1].shape == (256, 256, 3)
-
-
-def test_duration_and_sound_are_those_of_the_source(
-    streamer: Run, clip: Path, tmp_path: Path
-) -> None:
-    assert streamer("style", clip, "out.mp4").returncode == 0
     with av.open(str(clip)) as before, av.open(str(tmp_path / "out.mp4")) as after:
         (video,) = after.streams.video
         (audio,) = after.streams.audio
@@ -89,13 +83,13 @@ def test_three_styles_side_by_side(streamer: Run, clip: Path, tmp_path: Path) ->
         "run",
         ROOT / "configs/three-styles.yaml",
         *("--set", f"source.url={clip}", "--set", f"sink.url={tmp_path / 'out.mp4'}"),
-        *("--report", "r.json"),
+        *("--report", "r.json", "--frames", 30),
     )
     assert done.returncode == 0, done.stderr
     report = read_report(tmp_path / "r.json")
     (sink,) = report["sinks"].values()
-    assert sink["delivered"] == 90
-    picture = frames_of(tmp_path / "out.mp4")[45][1]
+    assert sink["delivered"] == 30
+    picture = frames_of(tmp_path / "out.mp4")[15][1]
     height, width = picture.shape[:2]
     assert width == pytest.approx(3 * height, rel=0.1)
     left, middle, right = (picture[:, i * width // 3 : (i + 1) * width // 3] for i in range(3))

@@ -15,7 +15,9 @@ from streamer.gpu.device import Device
 
 
 @pytest.fixture
-def simulated_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def simulated_gpu(
+    old_heap: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
     """A simulated GPU for this process and those that it starts; nothing may go wrong on it."""
     if twin.compiler() is None:
         pytest.skip("needs g++ for the kernels' twin")

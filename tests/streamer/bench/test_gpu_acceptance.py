@@ -34,6 +34,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def script(*words: str | Path) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if k != gpu.SIMULATED}
+    # Other tests run beside it.
+    environment |= {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [str(SCRIPT), *map(str, words)],
         capture_output=True, text=True, env=environment, timeout=SECONDS, check=False,

@@ -24,7 +24,9 @@ def context() -> Iterator[zmq.Context[Any]]:
 
 
 @pytest.fixture
-def simulated_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def simulated_gpu(
+    old_heap: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
     """A simulated GPU for this process and those that it starts; nothing may go wrong on it."""
     folder = simulated.make(tmp_path / "gpu")
     monkeypatch.setenv(gpu.SIMULATED, str(folder))

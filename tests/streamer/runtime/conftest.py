@@ -27,7 +27,9 @@ def children() -> list[int]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_left_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def nothing_left_behind(
+    old_heap: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[None]:
     folder = tempfile.mkdtemp(prefix="st-", dir="/tmp")  # not tmp_path, too long for a socket
     monkeypatch.setattr(tempfile, "tempdir", folder)
     gc.collect()

@@ -13,9 +13,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from nodes.sdxs import OneStep
 from nodes.sdxs.distill import curves
+from nodes.sdxs.distill.cli import app
 from nodes.sdxs.distill.export import export
 from nodes.sdxs.distill.loop import CURVE, FILE, Loop, rate, read
 from nodes.sdxs.distill.settings import CONFIGS, Stage, load
@@ -166,7 +168,6 @@ def test_the_ablation_trains_three_students_alike(finished: tuple[Path, str]) ->
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (("all", "--config", "nothing"), "no configuration 'nothing': neither a YAML file nor"),
         (("warmup", "--config", "smoke", "--folder", "empty"), "is missing: run the stage"),
         (("all", "--config", "smoke", "--plan"), "--plan is for trainings in full"),
         (("decoder", "--config", "smoke", "--folder", "empty"), "no stage 'decoder'; the stages"),
@@ -177,15 +178,24 @@ def test_the_ablation_trains_three_students_alike(finished: tuple[Path, str]) ->
     ],
 )
 def test_mistakes_are_one_sentence(tmp_path: Path, words: tuple[str, ...], complaint: str) -> None:
-    done = distill(*(str(tmp_path) if word == "empty" else word for word in words))
-    assert done.returncode == 2
+    # In this process, which has torch and all the rest already.
+    done = CliRunner().invoke(app, [str(tmp_path) if word == "empty" else word for word in words])
+    assert done.exit_code == 2
     assert complaint in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not done.stdout
+
+
+def test_a_mistake_ends_the_command_with_status_2() -> None:
+    done = distill("all", "--config", "nothing")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: no configuration 'nothing': neither a YAML file nor")
+    assert not done.stdout
 
 
 def test_the_list_of_stages_is_not_cut_short() -> None:
-    done = distill("--help")
-    assert done.returncode == 0
+    done = CliRunner().invoke(app, ["--help"], prog_name="distill")
+    assert done.exit_code == 0
     listed = done.stdout.partition("Commands:")[2]
     assert "..." not in listed
     for name in STAGES:
