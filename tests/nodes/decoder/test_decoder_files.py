@@ -229,11 +229,11 @@ def test_the_shape_of_pixels_may_change_in_mid_stream(clip, play, tmp_path):
         return prepare
 
     joined = tmp_path / "joined.ts"
-    shapes = (Fraction(16, 15), Fraction(64, 45))
+    shapes = (Fraction(1), Fraction(4, 3))  # of 160x120
     parts = [
         clip(f"{n}.ts", codec="mpeg2video", prepare=shaped(shape)) for n, shape in enumerate(shapes)
     ]
     joined.write_bytes(b"".join(part.read_bytes() for part in parts))
     widths = [header.width for header in play(joined).headers]
     assert widths == sorted(widths)
-    assert set(widths) == {round(160 * shape / 2) * 2 for shape in shapes}
+    assert set(widths) == {160, 214}
