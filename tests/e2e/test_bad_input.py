@@ -185,7 +185,8 @@ def test_an_output_that_refuses_is_tried_again_and_then_given_up(
 
 def test_a_full_disk(streamer: Run, clip: Path, tmp_path: Path) -> None:
     graph = copying_graph(tmp_path, clip, size="384x384", url="out.mkv", codec="ffv1")
-    done = streamer("run", graph, preexec_fn=_no_large_files)
+    often = ("--set", "source.loop=true", "--frames", 900)
+    done = streamer("run", graph, *often, preexec_fn=_no_large_files)
     error = one_message(done, 1, "sink:", "out.mkv")
     assert "large" in error
     assert frames_of(tmp_path / "out.mkv")  # what fitted plays
