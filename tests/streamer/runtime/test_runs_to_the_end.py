@@ -110,7 +110,9 @@ def test_pictures_kept_by_a_node_are_not_overwritten_and_hold_up_nobody(
     report = run(made, Listener(on_tick=enough))
     assert report.errors == []  # the node itself looks whether they changed
     assert report.sinks["out"].delivered > 30
-    assert pictures(tape)[-1].seq == report.sinks["out"].captured - 1
+    # A source that is slow to end has its stream ended for it, before its last picture perhaps.
+    after_the_end = report.sinks["out"].dropped.get("aborted", 0)
+    assert pictures(tape)[-1].seq == report.sinks["out"].captured - 1 - after_the_end
 
 
 def test_a_sink_that_writes_late_in_its_own_thread_gets_every_picture(tmp_path: Path) -> None:
