@@ -285,7 +285,8 @@ class Supervisor:
             return
         if not self._started:
             opening = [name for name, state in states.items() if state in ("starting", "opening")]
-            what = f"{' and '.join(opening)} is open" if opening else "all has ended"
+            verb = "is" if len(opening) == 1 else "are"
+            what = f"{' and '.join(opening)} {verb} open" if opening else "all has ended"
             self._watcher.event(f"not waiting until {what}: no frame was under way")
         else:
             self._watcher.event(f"nothing has moved for {idle:.0f} s: stopping at once")
