@@ -75,7 +75,8 @@ def _join(loop: Loop, node: Join[Any], arrival: Received, others: dict[str, _Oth
             loop.drop(Drop.UNMATCHED, leader.header)
             return
         # What comes of them has the latest change of all branches.
-        leader.header.generation = max(one.header.generation for one in frames.values() if one)
+        shown = (one.header.generation for one in frames.values() if one is not None)
+        leader.header.generation = max(shown)
         result = None
         try:
             result = node.process(frames)
