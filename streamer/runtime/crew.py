@@ -60,7 +60,7 @@ class Crew:
         """Starts the next process of a worker.
 
         Args:
-            worker: of which none runs.
+            worker: of which none runs; those of its nodes that have ended stay away.
             plan: with the parameters as they are now.
             generations: of the latest change of each node's parameters.
 
@@ -72,6 +72,7 @@ class Crew:
         orders: dict[str, Any] = {
             "plan": plan.to_dict(),
             "worker": worker.plan.name,
+            "left_out": sorted(worker.left_out),
             "incarnation": worker.incarnation,
             "incarnations": self.incarnations,
             "generations": generations,
@@ -84,6 +85,8 @@ class Crew:
         worker.process.order(worker.plan.name, orders)
         if worker.incarnation > 1:
             self.tell_all("peers", incarnations=self.incarnations)
+            for node in worker.left_out:
+                self.tell_all("gone", node=node)
 
     def welcome(self, identity: bytes, name: str, incarnation: int) -> WorkerRecord | None:
         """Hears a hello and tells the newcomer who is there; None if it is none of ours.
@@ -98,7 +101,7 @@ class Crew:
                 worker.identity = identity
                 self.tell(worker, "peers", incarnations=self.incarnations)
                 for other in self.workers:
-                    for node in other.plan.nodes if other.over else ():
+                    for node in other.plan.nodes if other.over else other.left_out:
                         self.tell(worker, "gone", node=node)
                 return worker
         return None

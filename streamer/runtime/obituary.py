@@ -35,7 +35,7 @@ class Obituary:
         """
         if worker.cause:
             return worker.cause
-        nodes = worker.plan.nodes
+        nodes = worker.present
         who = nodes[0] if len(nodes) == 1 else f"the process of {' and '.join(nodes)}"
         said = f"{who} {describe_exit(status)}"
         if status == -signal.SIGKILL:  # which comes from without, and says nothing of the picture

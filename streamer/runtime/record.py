@@ -31,6 +31,7 @@ class WorkerRecord:
         last_failure: how its latest process died, in words.
         peak_mb: highest resident memory, MiB.
         states: of its nodes.
+        left_out: nodes that had ended before its present process was started: they are not in it.
     """
 
     plan: WorkerPlan
@@ -50,6 +51,7 @@ class WorkerRecord:
     last_failure: str = ""
     peak_mb: float = 0.0
     states: dict[str, str] = field(default_factory=dict)
+    left_out: frozenset[str] = frozenset()
 
     def begin(self, now: float) -> None:
         """A new process of it is started; the time in seconds."""
@@ -60,7 +62,9 @@ class WorkerRecord:
         self.done = self.spared = False
         self.condemned_at = None
         self.cause = ""
-        self.states = dict.fromkeys(self.plan.nodes, "starting")
+        unended = self.unended
+        self.left_out = frozenset(self.plan.nodes).difference(unended)
+        self.states |= dict.fromkeys(unended, "starting")
 
     def speaks(self, identity: bytes) -> bool:
         """Whether a message is of its present process, and not of one that has died."""
@@ -72,6 +76,12 @@ class WorkerRecord:
         return "resting" in self.states.values()
 
     @property
-    def finished(self) -> bool:
-        """Whether all its nodes have closed."""
-        return all(state == "finished" for state in self.states.values())
+    def present(self) -> tuple[str, ...]:
+        """The nodes of its present or latest process."""
+        return tuple(node for node in self.plan.nodes if node not in self.left_out)
+
+    @property
+    def unended(self) -> tuple[str, ...]:
+        """Its nodes that have neither finished nor been given up."""
+        ended = ("finished", "failed")
+        return tuple(node for node in self.plan.nodes if self.states.get(node) not in ended)

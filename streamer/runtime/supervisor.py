@@ -308,8 +308,8 @@ class Supervisor:
                 self._crashed.add(node)
             self._crew.tell_all("down", node=node, incarnation=worker.incarnation)
             self._changes.died(node)
-        if self._aborted or worker.finished:
-            # Finished: only what it had not handed on is lost, and a new start would begin anew.
+        if self._aborted or not worker.unended:
+            # Ended: only what it had not handed on is lost, and a new start would begin anew.
             self._over(worker)
             return
         worker.last_failure = why
@@ -317,22 +317,24 @@ class Supervisor:
 
     def _restart_or_give_up(self, worker: WorkerRecord, why: str) -> None:
         now = time.monotonic()
-        policies = [self.plan.node(node).restart for node in worker.plan.nodes]
-        worked = all(self._board.nodes[node].worked for node in worker.plan.nodes)
+        nodes = worker.unended  # the others would begin anew
+        policies = [self.plan.node(node).restart for node in nodes]
+        worked = all(self._board.nodes[node].worked for node in nodes)
         restart = None
         if self._started and not self._draining:
             quick = not worker.spared
             restart = worker.breaker.next(policies, now=now, worked=worked, quick=quick)
-        self._standings.died(worker.plan.nodes, why, again=restart is not None)
+        self._standings.died(nodes, why, again=restart is not None)
         if restart is None:
             self._over(worker)
-            if self._failed.isdisjoint(worker.plan.nodes):  # else one of them has said why
-                self._give_up(worker.plan.nodes, why)
+            # Else one of them has said why, unless it was given up in a former process.
+            if self._failed.isdisjoint(worker.present):
+                self._give_up(nodes, why)
             return
         worker.breaker.chosen(restart, now=now)
         worker.start_at = now + restart.delay
         text = f"resting for {restart.delay:.0f} s: {why}" if restart.rest else why
-        for node in worker.plan.nodes:
+        for node in nodes:
             self._state(worker, node, "resting" if restart.rest else "restarting", text)
         after = f"trying again in {restart.delay:.0f} s" if restart.rest else "starting it again"
         self._watcher.event(f"{why}; {after}")
@@ -343,8 +345,6 @@ class Supervisor:
         except RunError as error:  # too many processes, say: that may pass
             worker.last_failure = str(error)
             self._restart_or_give_up(worker, str(error))
-            return
-        self._closed.difference_update(worker.plan.nodes)
 
     def _over(self, worker: WorkerRecord) -> None:
         worker.over = True
@@ -411,7 +411,7 @@ class Supervisor:
             orders = {"start": self._started, "drain": self._draining, "abort": self._aborted}
             for order in filter(orders.get, orders):
                 self._crew.tell(worker, order)
-            self._changes.arrived(worker.plan.nodes)
+            self._changes.arrived(worker.unended)
 
     def _state(self, worker: WorkerRecord, node: str, state: str, text: str) -> None:
         worker.states[node] = state
@@ -461,7 +461,7 @@ class Supervisor:
                     worker.start_at = None
                     self._over(worker)
                     if worker.resting:
-                        self._give_up(worker.plan.nodes, worker.last_failure)
+                        self._give_up(worker.unended, worker.last_failure)
 
     def _abort(self) -> None:
         self._draining = self._aborted = True

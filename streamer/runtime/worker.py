@@ -52,8 +52,8 @@ class Worker:
     """The process's main thread.
 
     Args:
-        orders: `plan`, `worker`, `incarnation`, `incarnations`, `generations`, `folder`,
-            `board_fd`, as the supervisor gives them.
+        orders: `plan`, `worker`, `left_out`, `incarnation`, `incarnations`, `generations`,
+            `folder`, `board_fd`, as the supervisor gives them.
     """
 
     def __init__(self, orders: dict[str, Any]) -> None:
@@ -83,9 +83,11 @@ class Worker:
         self._control.connect(control_endpoint(self.folder))
         (mine,) = (worker for worker in self.plan.workers if worker.name == self.name)
         self.node_names = frozenset(mine.nodes)
-        self.gone: set[str] = set()
-        """nodes of other workers that will not come back"""
-        self.threads = [NodeThread(self, self.plan.node(name)) for name in mine.nodes]
+        left_out = set(orders["left_out"])
+        self.gone: set[str] = left_out
+        """nodes that will not come back, of other workers or of former processes of this one"""
+        present = (name for name in mine.nodes if name not in left_out)
+        self.threads = [NodeThread(self, self.plan.node(name)) for name in present]
         self._orphaned_at: float | None = None
 
     def tell(self, kind: str, **fields: Any) -> None:
@@ -205,7 +207,7 @@ class Worker:
                     thread.consumer_gone(link)
 
     def _gone(self, nodes: set[str]) -> None:
-        """Nodes of other workers will not come back."""
+        """Nodes that are not in this process will not come back."""
         self.gone |= nodes
         for thread in self.threads:
             for link in thread.links_in:

@@ -124,6 +124,37 @@ def test_a_worker_killed_as_it_says_a_word(tmp_path: Path, victim: str, state: s
     assert others(tape)[-1] == "end"
 
 
+def test_a_source_that_has_finished_is_not_started_again_with_its_group(tmp_path: Path) -> None:
+    killed: list[bool] = []
+
+    def on_state(_: Supervisor, name: str, state: str) -> None:
+        if (name, state) == ("src", "finished"):
+            killed.append(kill("shared"))
+
+    tape = tmp_path / "tape"
+    made = plan(
+        [
+            node("src", "Ticks", live=True, count=8, fps=100),
+            node("work", "Work", live=True, seconds=0.2),
+            node("out", "Tape", live=True, path=str(tape)),
+        ],
+        [link("src", "work", depth=8), link("work", "out")],
+        together=("src", "work"),
+    )
+    listener = Listener(on_state=on_state)
+    report = run(made, listener)
+    assert killed == [True]
+    assert (report.exit_status, report.errors) == (0, [])
+    assert listener.states.count(("src", "ready")) == 1
+    assert listener.states.count(("work", "ready")) == 2
+    sink = report.sinks["out"]
+    assert sink.captured == 8
+    # What it had read and not handed on is lost; nothing is made a second time.
+    assert sink.dropped.keys() == {"crashed"}
+    assert [shown.seq for shown in pictures(tape)] == list(range(sink.delivered))
+    assert others(tape)[-1] == "end"
+
+
 def test_a_sink_killed_while_it_finishes_ends_properly_the_second_time(tmp_path: Path) -> None:
     tape = tmp_path / "tape"
     report = run(chain(tape, src_count=30, out_kill_at_end=True))

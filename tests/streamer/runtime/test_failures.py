@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from plans import Listener, chain, link, node, others, pictures, plan, run
+from plans import Listener, chain, kill, link, node, others, pictures, plan, run
 
 from streamer.graph.plan import Plan
 from streamer.runtime import Supervisor
@@ -119,6 +119,31 @@ def test_a_live_output_that_never_worked_leaves_the_others_their_show(
     assert good.captured == bad.captured
     assert bad.delivered == 0
     assert bad.dropped["consumer_gone"] > 50
+
+
+@pytest.mark.parametrize("together", [("bad", "good"), ("src", "bad", "good")])
+def test_an_output_that_was_given_up_is_not_started_again_with_its_group(
+    tmp_path: Path, together: tuple[str, ...]
+) -> None:
+    killed: list[int] = []
+
+    def look(supervisor: Supervisor) -> None:
+        sinks = supervisor.report().sinks
+        good = sinks["good"].delivered
+        if not killed and sinks["bad"].dropped.get("consumer_gone") and good >= 10:
+            assert kill("shared")
+            killed.append(good)
+        elif killed and good > killed[0] + 10:
+            supervisor.hang_up()
+
+    report = run(
+        live_outputs(tmp_path, good=-1, bad=0, together=together), Listener(on_tick=look)
+    )
+    assert (report.exit_status, report.errors) == (1, ["bad: the disk is full as asked"])
+    assert others(tmp_path / "bad") == ["open 1"]
+    assert others(tmp_path / "good") == ["open 1", "open 2", "end"]
+    assert report.nodes["good"].restarts == 1
+    assert report.sinks["bad"].delivered == 0
 
 
 def test_a_run_whose_live_outputs_have_all_failed_is_over(tmp_path: Path) -> None:
