@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from fractions import Fraction
@@ -14,6 +16,9 @@ from typing import Any, Literal
 import av
 import numpy as np
 import pytest
+
+from streamer.errors import StreamerError
+from streamer.runtime.remote import Remote, choose
 
 ROOT = Path(__file__).parents[2]
 STREAMER = Path(sys.executable).parent / "streamer"
@@ -67,6 +72,19 @@ def workers_of(pid: int) -> dict[str, int]:
             if parent == pid and b"streamer.runtime.worker" in words:
                 found[words[words.index(b"streamer.runtime.worker") + 1].decode()] = int(entry.name)
     return found
+
+
+def nodes_of(pid: int) -> dict[str, Any]:
+    """How the nodes of a run stand, as `streamer status` tells it; empty if it does not answer."""
+    with pytest.MonkeyPatch.context() as patch:
+        # This process may have looked for the folder before the test had one of its own.
+        patch.setattr(tempfile, "tempdir", os.environ["TMPDIR"])
+        try:
+            with Remote(choose(str(pid))) as run:
+                nodes: dict[str, Any] = run.status()["nodes"]
+        except StreamerError:
+            return {}
+    return nodes
 
 
 def alive(pid: int) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from e2e_support import ROOT, STREAMER, frames_of, read_report, wait_for
+from e2e_support import ROOT, STREAMER, frames_of, nodes_of, read_report, wait_for
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 QUICKSTART = ROOT / "configs/quickstart.yaml"
@@ -96,16 +96,10 @@ def test_a_camera_that_is_not_there_is_given_up_if_asked(streamer: Run, tmp_path
 
 
 def test_a_camera_that_is_not_there_is_waited_for(
-    streamer: Run, started: Callable[..., subprocess.Popen[str]], tmp_path: Path
+    started: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     run = started("run", camera_graph(tmp_path), "--report", "r.json")
-
-    def waits() -> bool:
-        said = streamer("status", str(run.pid), "--json").stdout
-        nodes = json.loads(said)[0]["nodes"] if said.strip() not in ("", "[]") else {}
-        return bool(nodes.get("camera", {}).get("status") == "connecting")
-
-    wait_for(waits)
+    wait_for(lambda: nodes_of(run.pid).get("camera", {}).get("status") == "connecting")
     run.send_signal(signal.SIGINT)
     output, _ = run.communicate(timeout=60)
     assert run.returncode == 0, output

@@ -9,10 +9,9 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import Popen
-from typing import Any
 
 import pytest
-from e2e_support import STREAMER, frames_of, free_port, read_report, wait_for
+from e2e_support import frames_of, free_port, nodes_of, read_report, wait_for
 from outputs_support import make_flashing_clip
 from rtsp_rig import PYTHON, RECORDER, needs_server
 
@@ -71,14 +70,6 @@ def write_graph(folder: Path, port: int) -> Path:
     return graph
 
 
-def node_of(run: Popen[str], name: str) -> dict[str, Any]:
-    """How a node of a run stands; empty if the run cannot be asked yet."""
-    command = [STREAMER, "status", str(run.pid), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    nodes: dict[str, Any] = json.loads(done.stdout)[0]["nodes"] if done.returncode == 0 else {}
-    return nodes.get(name, {})
-
-
 @pytest.mark.parametrize("failing", ["password", "path"])
 def test_a_recording_goes_on_beside_a_push_that_is_refused(
     started: Callable[..., Popen[str]],
@@ -92,12 +83,12 @@ def test_a_recording_goes_on_beside_a_push_that_is_refused(
     wanted = {"password": ("failed", "(401)"), "path": ("connecting", "(404)")}[failing]
 
     def is_refused() -> bool:
-        push = node_of(run, "push")
+        push = nodes_of(run.pid).get("push", {})
         return push.get("status") == wanted[0] and wanted[1] in push.get("status_text", "")
 
     wait_for(is_refused)
-    before = node_of(run, "file")["captured"]
-    wait_for(lambda: node_of(run, "file")["captured"] > before + 40)
+    before = nodes_of(run.pid)["file"]["captured"]
+    wait_for(lambda: nodes_of(run.pid)["file"]["captured"] > before + 40)
     run.send_signal(signal.SIGINT)
     output, _ = run.communicate(timeout=120)
     assert run.returncode == 1, output

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -15,7 +14,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from e2e_support import read_report, wait_for
+from e2e_support import nodes_of, read_report, wait_for
 from rtsp_rig import CAMERA, PYTHON, needs_server
 
 pytestmark = needs_server
@@ -65,19 +64,11 @@ def camera() -> Iterator[Camera]:
 
 
 def test_a_recording_goes_on_in_sync_when_its_camera_is_back(
-    camera: Camera,
-    streamer: Callable[..., subprocess.CompletedProcess[str]],
-    started: Callable[..., subprocess.Popen[str]],
-    tmp_path: Path,
+    camera: Camera, started: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
-    def nodes() -> dict[str, Any]:
-        said = streamer("status", "--json").stdout
-        runs = json.loads(said) if said.startswith("[") else []
-        return runs[0]["nodes"] if runs else {}
-
     def stands(status: str, reconnects: int, *, more: int = 0) -> bool:
         """Whether the camera stands so, and so many pictures have gone to the file since."""
-        now = nodes()
+        now = nodes_of(run.pid)
         if "file" not in now or now["camera"].get("status") != status:
             return False
         written = int(now["file"]["frames"])

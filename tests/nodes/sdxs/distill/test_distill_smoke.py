@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from click.testing import Result
 from typer.testing import CliRunner
 
 from nodes.sdxs import OneStep
@@ -37,6 +38,11 @@ def distill(*words: str) -> subprocess.CompletedProcess[str]:
         timeout=900,
         check=False,
     )
+
+
+def here(*words: str | Path) -> Result:
+    """The same in this process, which has torch and all the rest already."""
+    return CliRunner().invoke(app, [str(word) for word in words])
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +79,8 @@ def test_the_model_paints_in_openvino_as_in_torch(finished: tuple[Path, str]) ->
 def test_a_finished_chain_has_nothing_left_to_do(finished: tuple[Path, str]) -> None:
     folder, _ = finished
     before = {stage: (folder / stage / FILE).stat().st_mtime_ns for stage in STAGES}
-    done = distill("teacher", "--config", "smoke", "--folder", str(folder))
-    assert done.returncode == 0, done.stderr
+    done = here("teacher", "--config", "smoke", "--folder", folder)
+    assert done.exit_code == 0, done.stderr
     assert "teacher: finished before" in done.stderr
     assert before == {stage: (folder / stage / FILE).stat().st_mtime_ns for stage in STAGES}
 
@@ -109,12 +115,12 @@ def rows(table: str) -> dict[str, list[float]]:
 
 def test_students_and_teacher_are_compared(finished: tuple[Path, str], tmp_path: Path) -> None:
     folder, _ = finished
-    words = ("--config", "smoke", "--folder", str(folder), "--size", "64")
+    words = ("--config", "smoke", "--folder", folder, "--size", "64")
     grid = tmp_path / "grid.png"
     strips = tmp_path / "strips.png"
-    pictures = ("--grid", str(grid), "--strips", str(strips))
-    done = distill("evaluate", *words, "--stage", "draft", *pictures)
-    assert done.returncode == 0, done.stderr
+    pictures = ("--grid", grid, "--strips", strips)
+    done = here("evaluate", *words, "--stage", "draft", *pictures)
+    assert done.exit_code == 0, done.stderr
     found = rows(done.stdout)
     assert {"bundled", "student after draft", "teacher, 16 steps"} < set(found)
     # The teacher is compared with itself, too; and the bundled model has learnt for longer.
@@ -139,9 +145,8 @@ def test_students_and_teacher_are_compared(finished: tuple[Path, str], tmp_path:
 
 def test_the_ablation_trains_three_students_alike(finished: tuple[Path, str]) -> None:
     folder, _ = finished
-    words = ("ablation", "--config", "smoke", "--folder", str(folder), "--size", "64")
-    done = distill(*words)
-    assert done.returncode == 0, done.stderr
+    done = here("ablation", "--config", "smoke", "--folder", folder, "--size", "64")
+    assert done.exit_code == 0, done.stderr
     found = rows(done.stdout)
     assert set(found) >= {
         "before",
@@ -178,8 +183,7 @@ def test_the_ablation_trains_three_students_alike(finished: tuple[Path, str]) ->
     ],
 )
 def test_mistakes_are_one_sentence(tmp_path: Path, words: tuple[str, ...], complaint: str) -> None:
-    # In this process, which has torch and all the rest already.
-    done = CliRunner().invoke(app, [str(tmp_path) if word == "empty" else word for word in words])
+    done = here(*(tmp_path if word == "empty" else word for word in words))
     assert done.exit_code == 2
     assert complaint in done.stderr
     assert done.stderr.count("\n") == 1
