@@ -12,10 +12,12 @@ from streamer.runtime.record import WorkerRecord
 from streamer.telemetry.board import NodeBoard
 
 _CGROUPS: Final = "sys/fs/cgroup"
+RECENT: Final = 5.0
+"""seconds; a kill for want of memory that is older than twice that is of another process"""
 
 
 class Obituary:
-    """Writes them.
+    """Writes them; `look` comes in every turn.
 
     Args:
         root: of the file system, for where the kernel counts whom it has killed for memory.
@@ -23,7 +25,17 @@ class Obituary:
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root
-        self._killed = self._oom_kills()
+        self._before = self._lately = self._oom_kills()
+        self._looked = 0.0
+
+    def look(self, now: float) -> None:
+        """Notes now and then whom the kernel has killed for memory: most are none of this run's.
+
+        Args:
+            now: seconds on a clock that does not go back.
+        """
+        if now - self._looked >= RECENT:
+            self._before, self._lately, self._looked = self._lately, self._oom_kills(), now
 
     def write(self, worker: WorkerRecord, status: int, cells: Mapping[str, NodeBoard]) -> str:
         """Why a worker's process has ended, as one sentence that names its nodes.
@@ -39,8 +51,8 @@ class Obituary:
         who = nodes[0] if len(nodes) == 1 else f"the process of {' and '.join(nodes)}"
         said = f"{who} {describe_exit(status)}"
         if status == -signal.SIGKILL:  # which comes from without, and says nothing of the picture
-            if (killed := self._oom_kills()) > self._killed:
-                self._killed = killed
+            if (killed := self._oom_kills()) > self._before:
+                self._before = self._lately = killed
                 said += ": the machine or its container ran out of memory"
             return said
         for node in nodes:

@@ -222,7 +222,9 @@ class Supervisor:
         poller.poll(int(max(0.0, min([TICK, *due])) * 1000) + 1)
 
     def _look(self) -> None:
-        self._watchdog.look(time.monotonic())
+        now = time.monotonic()
+        self._watchdog.look(now)
+        self._obituary.look(now)
         self._hear()
         self._changes.hear(self)
         self._changes.look(self._board)

@@ -136,9 +136,7 @@ def test_an_output_that_was_given_up_is_not_started_again_with_its_group(
         elif killed and good > killed[0] + 10:
             supervisor.hang_up()
 
-    report = run(
-        live_outputs(tmp_path, good=-1, bad=0, together=together), Listener(on_tick=look)
-    )
+    report = run(live_outputs(tmp_path, good=-1, bad=0, together=together), Listener(on_tick=look))
     assert (report.exit_status, report.errors) == (1, ["bad: the disk is full as asked"])
     assert others(tmp_path / "bad") == ["open 1"]
     assert others(tmp_path / "good") == ["open 1", "open 2", "end"]

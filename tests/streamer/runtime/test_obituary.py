@@ -11,7 +11,7 @@ from plans import Listener, chain, pictures, run
 
 from streamer.graph.plan import WorkerPlan
 from streamer.runtime.context import RuntimeContext
-from streamer.runtime.obituary import Obituary
+from streamer.runtime.obituary import RECENT, Obituary
 from streamer.runtime.record import WorkerRecord
 from streamer.telemetry.board import Board
 
@@ -80,6 +80,22 @@ def test_a_kill_for_want_of_memory_is_told_once(tmp_path: Path, place: str) -> N
     said = obituary.write(record("a"), -signal.SIGKILL, board.nodes)
     assert said == "a was killed by SIGKILL: the machine or its container ran out of memory"
     assert obituary.write(record("a"), -signal.SIGKILL, board.nodes) == "a was killed by SIGKILL"
+
+
+def test_a_kill_of_another_time_for_want_of_memory_is_not_its_own(tmp_path: Path) -> None:
+    machine = tmp_path / "proc/vmstat"
+    machine.parent.mkdir()
+    machine.write_text("oom_kill 70\n")
+    obituary, board = Obituary(tmp_path), Board(["a"], [])
+    machine.write_text("oom_kill 71\n")  # of some other program
+    for now in (100.0, 100.0 + RECENT):
+        obituary.look(now)
+    assert obituary.write(record("a"), -signal.SIGKILL, board.nodes) == "a was killed by SIGKILL"
+    # One of just now counts, however late its process is seen to have died.
+    machine.write_text("oom_kill 72\n")
+    obituary.look(100.0 + 2 * RECENT)
+    said = obituary.write(record("a"), -signal.SIGKILL, board.nodes)
+    assert said.endswith("ran out of memory")
 
 
 @pytest.mark.parametrize("queue", ["live", "file"])
