@@ -74,7 +74,12 @@ class Input:
     @property
     def is_broadcast(self) -> bool:
         """Whether it is of a form that is sent, and can be joined and changed in the middle."""
-        return self.container.format.name.split(",")[0] in _BROADCAST
+        return _form(self.container) in _BROADCAST
+
+    @property
+    def is_segmented(self) -> bool:
+        """Whether its pictures come in segments, many at once."""
+        return _form(self.container) in _SEGMENTED
 
     def pixel_shape(self) -> Fraction:
         """Width of a pixel by its height; 1 where the source does not say."""
@@ -291,8 +296,13 @@ def _chosen(
         endless=seconds is None
         and not still
         and not pictures
-        and (name.split(",")[0] in _SEGMENTED or container.size <= 0),
+        and (_form(container) in _SEGMENTED or container.size <= 0),
     )
+
+
+def _form(container: InputContainer) -> str:
+    """FFmpeg's first name for what the source is written in."""
+    return container.format.name.split(",")[0]
 
 
 def _best_video(container: InputContainer, address: Address) -> VideoStream:

@@ -34,7 +34,6 @@ _LOOK_FOR_SOUND: Final = 250
 """Packets that are read ahead, at most, to learn the format of AAC in ADTS."""
 _CUT: Final = 0.5
 """Seconds by which a file may end before the time that it announced."""
-_SEGMENTED: Final = ("hls", "dash")
 _SEGMENT: Final = 30.0
 """Seconds that a picture waits at most where pictures come in segments."""
 
@@ -205,7 +204,7 @@ class Player:
         """
         waiting = self._connection.backlog() if self._follows else []
         timeline = self._begun(source, waiting)
-        segmented = source.container.format.name.split(",")[0] in _SEGMENTED
+        segmented = source.is_segmented
         self._smoothing.reset(self._bound(segmented), always=segmented)
         sound = None
         if source.audio is not None:
