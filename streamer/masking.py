@@ -26,7 +26,7 @@ _FAR: Final = 128
 _ROUNDS: Final = 8
 """what is masked can bring two parts together that look like another credential"""
 _SECRET_WORDS = (
-    r"key(?!frame|int)|token|passw|passphrase|pwd|secret|auth(?!or)|signature|credential|streamid"
+    r"key(?!frame|int)|token|passw|passphrase|pwd|secret|auth(?!or(?!i[sz]))|signature|credential|streamid"
     r"|headers?$|cookie"
 )
 _SECRET_NAME = re.compile(

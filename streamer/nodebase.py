@@ -401,7 +401,7 @@ def node(function: Callable[..., Any]) -> type[Transform[Params]]:
     """
     signature = inspect.signature(function)
     try:
-        hints = get_type_hints(function)
+        hints = get_type_hints(function, include_extras=True)
     except NameError as error:
         raise TypeError(
             f"{function.__name__}: {error}; the types of a node function must be imported, not "

@@ -47,8 +47,10 @@ def load(kind: str) -> type[Node[Any]]:
         raise UnknownKindError(f"unknown kind of node {kind!r}; known: {', '.join(kinds())}")
     try:
         found = getattr(importlib.import_module(module_name), attribute)
-    except Exception as error:  # the module is someone's code, and may fail in any way
+    except (Exception, SystemExit) as error:  # someone's code, which may fail in any way
         reason = str(error) if isinstance(error, ImportError | AttributeError) else repr(error)
+        if isinstance(error, SystemExit):
+            reason = "it ends the program when it is imported"
         raise UnknownKindError(
             f"node {kind!r} cannot be imported from {where}: {reason}"
         ) from error

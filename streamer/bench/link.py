@@ -147,7 +147,9 @@ def _folder() -> str:
 
 
 def _touch(pixels: Any) -> int:
-    return int(np.frombuffer(pixels, dtype=np.uint64).sum())
+    levels = np.frombuffer(pixels, dtype=np.uint8)
+    words = len(levels) // 8 * 8  # eight levels at a time, as fast as memory gives them
+    return int(levels[:words].view(np.uint64).sum()) + int(levels[words:].sum())
 
 
 def _copies(width: int, height: int) -> float:

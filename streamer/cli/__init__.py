@@ -7,12 +7,13 @@ packages add theirs as `streamer.plugins` says.
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
 from streamer.errors import GraphError, StreamerError
@@ -58,9 +59,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the program's name; those of the process by default.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    # A node in the current folder can be named without being installed; installed ones win.
-    if (here := os.getcwd()) not in sys.path:
-        sys.path.append(here)
+    # A node in the current folder can be named without being installed; installed ones win. The
+    # folder may have been removed.
+    with suppress(OSError):
+        if (here := os.getcwd()) not in sys.path:
+            sys.path.append(here)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # of what its encoding does not know
     try:
         with _interruptible():
             from streamer.cli.application import application
@@ -68,18 +73,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             app = application(given)
         app(given, prog_name="streamer")
     except SystemExit as exit:
-        return exit.code if isinstance(exit.code, int) else int(exit.code is not None)
+        return _printed(exit.code if isinstance(exit.code, int) else int(exit.code is not None))
     except StreamerError as error:
         _debug()
         complain(error)
         return error.exit_status
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except BrokenPipeError:
-        # Whoever read our output has gone (`streamer nodes | head`).
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except Exception as error:
+        if isinstance(error, OSError) and _printed(0, more="\n"):
+            return 1
         _debug()
         said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         print(
@@ -88,7 +91,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
-    return 0
+    return _printed(0)
+
+
+def _printed(status: int, *, more: str = "") -> int:
+    """The exit status of a command; 1 if what it has printed cannot be written.
+
+    Args:
+        status: otherwise.
+        more: printed too: Python forgets what it could not write, so that only more of it tells.
+    """
+    try:
+        sys.stdout.write(more)
+        sys.stdout.flush()
+    except OSError as error:
+        # Nor will it be when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output may have gone (`streamer nodes | head`).
+        if not isinstance(error, BrokenPipeError):
+            print(f"streamer: error: standard output: {error.strerror}", file=sys.stderr)
+        return status or 1
+    return status
 
 
 @contextmanager

@@ -56,7 +56,16 @@ class LogConsole(Console):
 
     def __init__(self) -> None:
         self._unhurried = Unhurried(sys.stderr)
-        super().__init__(file=self._unhurried)  # type: ignore[arg-type]
+        # What looks like an emoji's name may be part of an address: [2001:db8:100:1::5].
+        super().__init__(file=self._unhurried, emoji=False)  # type: ignore[arg-type]
+
+    @property
+    def redraws(self) -> bool:
+        """Whether what was printed can be drawn anew.
+
+        Rich takes anything for a terminal where colours are asked for (FORCE_COLOR).
+        """
+        return sys.stderr.isatty() and not self.is_dumb_terminal
 
     def settle(self) -> None:
         """Waits until all is written."""

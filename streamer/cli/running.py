@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from streamer.errors import ParameterError
 from streamer.graph import Graph
@@ -17,6 +18,9 @@ from streamer.graph.files import files_of
 
 if TYPE_CHECKING:
     from streamer.runtime.supervisor import Supervisor
+
+_IN_PLACE: Final = (errno.EACCES, errno.EBUSY, errno.EPERM, errno.EROFS)
+"""what is said where a file can be written and not replaced: it is mounted, its folder not ours"""
 
 
 def execute(
@@ -51,7 +55,7 @@ def execute(
     debug = os.environ.get("STREAMER_DEBUG") == "1"
     display = (
         TerminalDisplay(console)
-        if console.is_terminal and not quiet
+        if console.redraws and not quiet
         else PlainDisplay(console, quiet=quiet)
     )
     supervisor = Supervisor(plan, display, duration=duration, debug=debug)
@@ -120,14 +124,17 @@ def _writable(path: Path, graph: Graph) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    if not path.exists() or path.is_file():
-        part = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            part.write_text(text, encoding="utf-8")
-            part.replace(path)
-        except OSError:
+    """Writes a file whole or not at all, as far as its folder lets it."""
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        path.write_text(text, encoding="utf-8")  # a device, a pipe, or what a link leads to
+        return
+    part = path.with_name(f".report.{os.getpid()}")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        with suppress(OSError):
             part.unlink(missing_ok=True)
+        if error.errno not in _IN_PLACE:
             raise
-    else:
-        path.write_text(text, encoding="utf-8")  # a device or a pipe
+        path.write_text(text, encoding="utf-8")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
+
+SILENT: Final = "silent"
+"""the phase of a run that is there and does not answer"""
 
 
 def command(
@@ -22,7 +25,7 @@ def command(
     Folders that killed runs have left behind are removed on the way.
     """
     from streamer.errors import ParameterError, RunError
-    from streamer.runtime.folder import remove_abandoned
+    from streamer.runtime.folder import goes_on, remove_abandoned
     from streamer.runtime.remote import Remote, running_graphs
 
     remove_abandoned()
@@ -37,14 +40,21 @@ def command(
             except RunError as error:  # it ended a moment ago, or is stopped or too busy
                 silent = True
                 typer.echo(f"streamer: {error}", err=True)
-    if silent and not found and not json_:
-        raise typer.Exit(1)
-    if run is not None and not (found or silent):
+                if json_ and goes_on(item.folder):
+                    found.append(
+                        {"pid": item.pid, "graph": item.graph, "phase": SILENT, "nodes": {}}
+                    )
+    answered = any(one["phase"] != SILENT for one in found)
+    if run is not None and not (answered or silent):
         running = ", ".join(map(str, every)) or "none"
         raise ParameterError(f"no graph {run!r} is running; running: {running}")
     if json_:
         print(json.dumps(found, indent=2))
-    elif not found:
+    if silent and not answered:
+        raise typer.Exit(1)
+    if json_:
+        return
+    if not found:
         print("no graph is running")
     else:
         _show(found)
@@ -55,7 +65,7 @@ def _show(runs: list[dict[str, Any]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False, markup=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     for number, run in enumerate(runs):
         if number:
             console.print()

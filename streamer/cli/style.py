@@ -71,5 +71,6 @@ def command(
 def _in_own_words(problem: Problem) -> Problem:
     """A mistake told by what was typed, for nobody has written the graph."""
     place, _, message = problem.message.partition(": ")
-    word = _WORDS.get(place)
+    place = place.removeprefix("nodes.")
+    word = _WORDS.get(place) or _WORDS.get(place.replace(".", ".with.", 1))
     return problem if word is None else Problem(word, 0, 0, message)

@@ -16,7 +16,7 @@ from streamer.graph.overrides import apply
 from streamer.graph.plan import LinkPlan, NodePlan, Plan, WorkerPlan
 from streamer.graph.planning import plan
 from streamer.graph.reading import read_text, read_tree
-from streamer.graph.tree import Place, Value, tree_of
+from streamer.graph.tree import Place, Scalar, Value, tree_of, walk
 
 MAX_PROBLEMS: Final = 100
 """Mistakes that are told at once; more of them come from one cause."""
@@ -119,6 +119,8 @@ class Graph:
         overrides: Iterable[str],
     ) -> Self:
         apply(root, overrides, problems.append)
+        # A variable that is not set is missed only where no override stands in its place.
+        problems += (m for item in walk(root) if isinstance(item, Scalar) for m in item.mistakes)
         draft = read_draft(root, problems.append)
         check(draft, problems.append)
         made = None if problems else plan(draft, name, problems.append)

@@ -258,9 +258,10 @@ class _Builder:
         text, tag = node.value, node.tag
         if self._environ is None or "$" not in text:
             return scalar(tag, text, place, self._report)
-        done = substitute(text, self._environ, lambda m: self._report(place.problem(m)))
+        mistakes: list[Problem] = []
+        done = substitute(text, self._environ, lambda m: mistakes.append(place.problem(m)))
         if not done.known:
-            return Scalar(None, place, known=False)
+            return Scalar(None, place, known=False, mistakes=tuple(mistakes))
         if id(node) in self._plain and done.whole:
             tag = core_tag(done.text)
         return scalar(tag, done.text, place, self._report, variables=done.variables)

@@ -66,12 +66,14 @@ class Scalar:
         place: where it stands.
         variables: names of the environment variables that its text was taken from.
         known: False where a variable was not set, so that nothing can be said about the value.
+        mistakes: in its substitution, which count if nothing else takes its place.
     """
 
     value: bool | int | float | str | None
     place: Place
     variables: tuple[str, ...] = ()
     known: bool = True
+    mistakes: tuple[Problem, ...] = ()
 
     def plain(self) -> Any:
         """The value as JSON types."""

@@ -146,7 +146,10 @@ def explain(
     """
     found: dict[tuple[str | int, ...], list[ErrorDetails]] = {}
     problems: list[Problem] = []
-    strange = [str(error["loc"][-1]) for error in errors if error["type"] == "extra_forbidden"]
+    strange: dict[tuple[str | int, ...], list[str]] = {}
+    for error in errors:
+        if error["type"] == "extra_forbidden":
+            strange.setdefault(error["loc"][:-1], []).append(str(error["loc"][-1]))
     for error in errors:
         spot = find(root, error["loc"], place)
         if isinstance(spot.value, Scalar) and not spot.value.known:
@@ -154,7 +157,8 @@ def explain(
         if error["type"] == "missing":
             missing = str(error["loc"][-1])
             path = (*spot.path, missing)
-            if difflib.get_close_matches(missing, strange, n=1, cutoff=_CLOSE):
+            beside = strange.get(error["loc"][:-1], [])
+            if difflib.get_close_matches(missing, beside, n=1, cutoff=_CLOSE):
                 continue  # it is there, misspelt
             meaning = wanted(path)
             message = f"{title(path)}: is missing" + (f" ({meaning})" if meaning else "")

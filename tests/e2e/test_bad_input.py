@@ -131,7 +131,7 @@ def test_the_source_itself_is_never_written(
     (tmp_path / "x").mkdir()
     (tmp_path / "hard.mp4").hardlink_to(source)
     done = streamer("style", "in.mp4", output)
-    one_message(done, 2, "sink.url", "the file that source reads")
+    one_message(done, 2, "OUTPUT", "the file that source reads")
     assert source.read_bytes() == clip.read_bytes()
 
 

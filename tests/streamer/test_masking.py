@@ -80,11 +80,13 @@ def test_masking_twice_changes_nothing(text: str) -> None:
     assert mask(mask(text)) == mask(text)
 
 
-@pytest.mark.parametrize("name", ["password", "RTSP_PASS", "api_key", "TOKEN", "streamid", "PWD1"])
+@pytest.mark.parametrize(
+    "name", ["password", "RTSP_PASS", "api_key", "TOKEN", "streamid", "PWD1", "authorization"]
+)
 def test_secret_names(name: str) -> None:
     assert is_secret_name(name)
 
 
-@pytest.mark.parametrize("name", ["url", "FPS", "passthrough", "author", "keyframes", "design"])
+@pytest.mark.parametrize("name", ["url", "FPS", "passthrough", "author", "authority", "keyframes"])
 def test_other_names(name: str) -> None:
     assert not is_secret_name(name)

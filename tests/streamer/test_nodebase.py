@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pytest
@@ -66,6 +66,17 @@ def test_a_function_becomes_a_transform_with_parameters() -> None:
 def test_parameters_of_a_function_are_checked(params: dict[str, Any], wrong: str) -> None:
     with pytest.raises(ValidationError, match=wrong):
         blend.Params(**params)
+
+
+def test_bounds_may_stand_beside_the_type() -> None:
+    def dim(frame: streamer.Frame, *, by: Annotated[float, Field(ge=0, le=1)] = 0.5) -> Any:
+        """Dims."""
+        return frame.numpy() * by
+
+    params = streamer.node(dim).Params
+    assert params().by == 0.5  # type: ignore[attr-defined]
+    with pytest.raises(ValidationError, match="less than or equal to 1"):
+        params(by=50)
 
 
 def no_frame() -> None: ...

@@ -55,6 +55,12 @@ def test_listing_kinds_imports_none_of_them(site: Path) -> None:
     assert "never_imported" not in sys.modules
 
 
+def test_a_module_that_ends_the_program_is_no_node(site: Path) -> None:
+    (site / "a_tool_of_mine.py").write_text("import sys\n\nsys.exit(0)\n")
+    with pytest.raises(UnknownKindError, match="it ends the program when it is imported"):
+        registry.load("a_tool_of_mine:Node")
+
+
 def test_two_packages_with_one_name_are_told_apart(site: Path) -> None:
     install(site, "first_package", {"twice": "first_package:invert"}, GOOD)
     install(site, "second_package", {"twice": "second_package:invert"}, GOOD)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
+import sys
 
 import pytest
 from rich.console import Console
 
-from streamer.cli.live import PlainDisplay, Rate, TerminalDisplay, _how, describe
+from streamer.cli.live import LogConsole, PlainDisplay, Rate, TerminalDisplay, _how, describe, say
 from streamer.runtime.report import SinkReport
 from streamer.runtime.standing import Standing
 from streamer.status import Status
@@ -101,6 +103,35 @@ def test_the_table_shows_what_says_most(
 ) -> None:
     drawn = _how(state, text, standing)
     assert (drawn.plain, drawn.style) == (shown, style)
+
+
+def test_colours_alone_make_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    console = LogConsole()
+    assert console.is_terminal
+    assert not console.redraws
+
+
+@pytest.mark.parametrize("kind", ["dumb", "xterm"])
+def test_a_table_is_drawn_where_a_terminal_can_draw(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    ours, theirs = os.openpty()
+    with os.fdopen(ours), os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        monkeypatch.setenv("TERM", kind)
+        console = LogConsole()
+        assert console.redraws == (kind == "xterm")
+        console.settle()
+
+
+def test_addresses_are_no_emoji(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", out)
+    console = LogConsole()
+    say(console, "nothing listens at rtsp://[2001:db8:100:1::5]:554")
+    console.settle()
+    assert out.getvalue() == "nothing listens at rtsp://[2001:db8:100:1::5]:554\n"
 
 
 def test_a_terminal_that_was_closed_does_not_keep_the_display_from_ending() -> None:

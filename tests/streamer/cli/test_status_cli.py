@@ -131,6 +131,7 @@ def test_a_run_that_is_stopped_hides_no_other(start: Callable[[], int], tmp_path
     os.kill(frozen, signal.SIGSTOP)
     try:
         told = cli("status", cwd=tmp_path)
+        machine = cli("status", "--json", str(frozen), cwd=tmp_path)
         unread = cli("get", "screen.level", "--run", str(frozen), cwd=tmp_path)
         alone = cli("status", str(frozen), cwd=tmp_path)
     finally:
@@ -140,6 +141,10 @@ def test_a_run_that_is_stopped_hides_no_other(start: Callable[[], int], tmp_path
         assert f"show (pid {frozen}) does not answer: it is stopped" in done.stderr
         assert f"kill -CONT {frozen}" in done.stderr
     assert (told.returncode, unread.returncode, alone.returncode) == (0, 1, 1)
+    # A program that looks after it must not take it for gone.
+    assert machine.returncode == 1
+    said = {"pid": frozen, "graph": "show", "phase": "silent", "nodes": {}}
+    assert json.loads(machine.stdout) == [said]
 
 
 def test_status_without_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

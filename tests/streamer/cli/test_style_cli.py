@@ -29,6 +29,17 @@ def test_every_mistake_names_its_option(capsys: pytest.CaptureFixture[str], tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_that_would_be_written_over_is_told_as_the_output(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    clip = tmp_path / "in.mp4"
+    clip.write_bytes(b"x")
+    (only,) = refused(capsys, str(clip), str(clip))
+    assert only.startswith("streamer: error: OUTPUT: ")
+    (only,) = refused(capsys, "in\udcff.mp4", "out.mp4")
+    assert only.startswith("streamer: error: INPUT: ")
+
+
 def test_an_empty_input_is_told_as_the_input(capsys: pytest.CaptureFixture[str]) -> None:
     (only,) = refused(capsys, "", "out.mp4")
     assert only.startswith("streamer: error: INPUT: ")

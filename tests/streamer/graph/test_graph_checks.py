@@ -187,6 +187,25 @@ def test_passwords_in_the_file_are_not_shown_either() -> None:
         assert secret not in said
 
 
+def test_an_override_stands_in_for_an_unset_variable() -> None:
+    text = GOOD.replace("prompt: ink", "prompt: '${PROMPT}'")
+    assert (
+        Graph.parse(text, overrides=["style.prompt=oil"], environ={})
+        .nodes["style"]
+        .params["prompt"]
+        == "oil"
+    )
+    (missed,) = problems(text, ["style.seed=3"])
+    assert "the environment variable PROMPT is not set" in missed
+
+
+def test_a_misspelt_key_hides_no_missing_one_of_another_node() -> None:
+    text = "version: 1\nnodes:\n  one: {use: graph_kinds:Camera}\n  two: {with: {url: x}}\n"
+    said = problems(text)
+    assert any("one.use: is no key" in item for item in said)
+    assert any("two.uses: is missing" in item for item in said)
+
+
 def test_unset_variables_are_told_once_and_hide_nothing_else() -> None:
     text = GOOD.replace("prompt: ink", "prompt: '${PROMPT}', seed: x")
     text = text.replace("from: camera", "from: ${CAMERA}")

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from streamer.errors import GraphError, Problem
 from streamer.graph.environment import substitute
 from streamer.graph.reading import MAX_BYTES, read_text, read_tree, read_value
-from streamer.graph.tree import MAX_DEPTH, Mapping, Place, Scalar
+from streamer.graph.tree import MAX_DEPTH, Mapping, Place, Scalar, walk
 
 
 def read(text: str, **environ: str) -> tuple[Any, list[str]]:
     problems: list[Problem] = []
     tree = read_tree(text, file="g.yaml", environ=environ, report=problems.append)
+    problems += (m for item in walk(tree) if isinstance(item, Scalar) for m in item.mistakes)
     return tree.plain(), [str(problem) for problem in problems]
 
 
