@@ -135,6 +135,7 @@ class Site:
         except FullError as error:
             await _said(503, str(error), {"retry-after": "5"})(scope, receive, send)
             return
+        viewer.unsent = lambda: self._connections.unsent(client)
         self._log.debug("viewer %s watches %s", viewer.address, kind.value)
         gone = asyncio.create_task(_gone(receive, backlog))
         media = (

@@ -48,6 +48,11 @@ class Connections:
             del self._open[client]
         self._closing.pop(transport, None)
 
+    def unsent(self, client: tuple[str, int] | None) -> int:
+        """Bytes that a client has not taken, beyond those that the system keeps for it."""
+        transport = self._open.get(client) if client is not None else None
+        return 0 if transport is None else transport.get_write_buffer_size()
+
     def cut(self, client: tuple[str, int] | None) -> None:
         """Ends a connection at once, whatever it has not taken yet."""
         transport = self._open.get(client) if client is not None else None

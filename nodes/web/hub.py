@@ -53,7 +53,10 @@ class Viewer:
         backlog: what waits for it; has `put`, `restart` if it needs keyframes, and `close`.
         watching: whether it gets pictures; a WebRTC viewer does once it is connected.
         end: ends it at once.
-        since: `time.monotonic()` when it was given what it has not taken yet; None if it has.
+        since: `time.monotonic()` when it was given what it has not taken yet, or was last seen to
+            take some of it; None if it has taken all.
+        unsent: how many bytes it has not taken.
+        left: as many as there were at the last look.
     """
 
     kind: Kind
@@ -62,6 +65,8 @@ class Viewer:
     watching: bool
     end: Callable[[], None]
     since: float | None = None
+    unsent: Callable[[], int] = lambda: 0
+    left: int = 0
 
 
 class Hub:
@@ -208,6 +213,9 @@ class Hub:
     def end_stalled(self) -> list[Viewer]:
         """Ends viewers that have taken nothing for too long, and returns them."""
         now = time.monotonic()
+        for viewer in self._viewers:
+            if viewer.since is not None and (left := viewer.unsent()) != viewer.left:
+                viewer.left, viewer.since = left, now  # it takes something, however slowly
         late = [v for v in self._viewers if v.since is not None and now - v.since > self.stall]
         for viewer in late:
             viewer.end()

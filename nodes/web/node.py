@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from nodes.web.address import parse_listen
@@ -70,7 +71,7 @@ class Web(Sink[WebParams]):
         from nodes.web.hub import Hub
         from nodes.web.programme import Programme
         from nodes.web.server import Server
-        from nodes.web.video import choose_h264
+        from nodes.web.video import choose_h264, choose_software
 
         params, context = self.params, self.context
         if params.idle == "slate":
@@ -85,7 +86,11 @@ class Web(Sink[WebParams]):
             skipped=lambda: context.count(Count.SKIPPED),
         )
         self._programme = Programme(
-            setup, hub=self._hub, jpeg_quality=params.jpeg_quality, log=context.log
+            setup,
+            hub=self._hub,
+            jpeg_quality=params.jpeg_quality,
+            log=context.log,
+            instead=partial(choose_software, params) if params.codec == "auto" else None,
         )
         token, said = self._token()
         self._server = Server(
@@ -104,15 +109,19 @@ class Web(Sink[WebParams]):
             "serves http://%s/ (page), /stream.ts, /stream.mjpeg and /snapshot.jpg; %s",
             address,
             "open to programs of this machine"
-            if address.loopback
+            if not self._reaches_further()
             else "open to everyone who reaches this address and has the token; not encrypted",
         )
         if said:
             context.log.info(said)
 
+    def _reaches_further(self) -> bool:
+        """Whether others than this machine's programs may come: names are listed for a proxy."""
+        return not self.params.address.loopback or bool(self.params.hosts)
+
     def _token(self) -> tuple[str | None, str]:
         """The token to demand, and what to say of it, once."""
-        if self.params.token is not None or self.params.address.loopback:
+        if self.params.token is not None or not self._reaches_further():
             return self.params.token, ""
         token, path = kept_token()
         where = f"kept in {path}" if path is not None else "good until this node ends"
@@ -131,7 +140,7 @@ class Web(Sink[WebParams]):
             hub=self._hub,
             address=self._server.address,
             origin=time.time(),
-            sound=lambda: programme.has_sound,
+            sound=lambda: self.takes_audio() and programme.may_have_sound,
             log=self.context.log,
         )
         site = Site(
@@ -153,9 +162,13 @@ class Web(Sink[WebParams]):
         assert self._server is not None
         assert self._programme is not None
         self._server.check()
+        from nodes.encoder.stand_in import patience
+
         now = time.monotonic()
         self.context.delivered(frame.header)
         self._taken += 1
+        if self._came and now - self._came[-1] >= patience(self._interval()):
+            self._came.clear()  # an outage is no distance between two pictures
         self._came.append(now)
         self._programme.picture(frame)
         self._age_ms = frame.header.age_ns(time.monotonic_ns()) / 1e6
@@ -186,8 +199,7 @@ class Web(Sink[WebParams]):
         from nodes.encoder.stand_in import patience, spacing
 
         now = time.monotonic()
-        first, latest = self._came[0], self._came[-1]
-        interval = (latest - first) / (len(self._came) - 1) if len(self._came) > 1 else 0.0
+        latest, interval = self._came[-1], self._interval()
         away = now - latest >= patience(interval)
         shown = self._drawn(self._last) if away and self.params.idle == "slate" else self._last
         if self._hub.wants_snapshot:
@@ -198,6 +210,12 @@ class Web(Sink[WebParams]):
             if self._programme.again(shown, self._last.header, now - latest):
                 self.context.count(Count.FILLED)
         return _LOOK
+
+    def _interval(self) -> float:
+        """Seconds between two pictures, as usual; 0 before it is known."""
+        if len(self._came) < 2:
+            return 0.0
+        return (self._came[-1] - self._came[0]) / (len(self._came) - 1)
 
     def _drawn(self, last: Frame) -> Frame:
         """The slate, of the last picture's size."""

@@ -21,8 +21,8 @@ class WebParams(Params):
     token: Annotated[str, Field(min_length=12, max_length=128)] | None = Field(
         default=None, repr=False
     )
-    """what viewers must send, as ?token= or as a bearer header; by default none on 127.0.0.1, and \
-one made at random elsewhere"""
+    """what viewers must send, as ?token= or as a bearer header; by default one made at random, or \
+none on 127.0.0.1 without `hosts`"""
 
     hosts: list[Annotated[str, Field(min_length=1, max_length=253)]] = Field(
         default_factory=list, max_length=32

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +15,7 @@ from nodes.web.opus import Opus
 from nodes.web.rtp import payloads_of_h264
 from nodes.web.transport_stream import TransportStream
 from nodes.web.video import H264, TIME_BASE, JpegEncoder
-from streamer import AudioFormat, Frame, Header, Packet
+from streamer import AudioFormat, Frame, Header, Packet, SinkError
 
 if TYPE_CHECKING:
     from nodes.encoder.codecs import Setup
@@ -31,10 +32,20 @@ class Programme:
         hub: says who watches, and takes what is made.
         jpeg_quality: 1 to 100.
         log: for what a user should know.
+        instead: chooses another H.264 encoder for pictures that this one does not take.
     """
 
-    def __init__(self, setup: Setup, *, hub: Hub, jpeg_quality: int, log: logging.Logger) -> None:
+    def __init__(
+        self,
+        setup: Setup,
+        *,
+        hub: Hub,
+        jpeg_quality: int,
+        log: logging.Logger,
+        instead: Callable[[], Setup] | None = None,
+    ) -> None:
         self._setup, self._hub, self._log = setup, hub, log
+        self._instead = instead
         self._clock: Clock | None = None
         self._h264: H264 | None = None
         self._ts: TransportStream | None = None
@@ -46,9 +57,9 @@ class Programme:
         self._announced_at = 0.0
 
     @property
-    def has_sound(self) -> bool:
-        """Whether sound was announced."""
-        return self._audio is not None
+    def may_have_sound(self) -> bool:
+        """Whether sound was announced, or may still be, as it is before the first picture."""
+        return self._audio is not None or self._clock is None
 
     def picture(self, frame: Frame) -> None:
         """Encodes a new picture in every form that is watched.
@@ -151,7 +162,7 @@ class Programme:
             return
         header = frame.header
         if self._h264 is None or self._h264.size != (header.width, header.height):
-            self._h264 = H264(self._setup, frame)
+            self._h264 = self._opened(frame)
         coded, key = self._h264.encode(frame, pts, key=self._hub.wants_keyframe)
         if key:
             self._hub.made_keyframe()
@@ -167,6 +178,17 @@ class Programme:
                 self._hub.post(
                     Kind.WEBRTC, payloads_of_h264(picture.data, picture.pts, key=picture.key)
                 )
+
+    def _opened(self, frame: Frame) -> H264:
+        """An encoder for pictures like this one: those of GPUs take no very large or small ones."""
+        try:
+            return H264(self._setup, frame)
+        except SinkError as error:
+            other = None if self._instead is None else self._instead()
+            if other is None or other.codec == self._setup.codec:
+                raise
+            self._log.warning("%s; %s encodes these", error, other.codec)
+            return H264(other, frame)
 
     def _may_begin_ts(self) -> bool:
         """Whether it is known what MPEG-TS is to consist of: of sound, its first packet tells."""

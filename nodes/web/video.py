@@ -62,6 +62,15 @@ def choose_h264(params: WebParams, *, gpu: int | None) -> Setup:
     return choose(parse(_LIKE), like, gpu=gpu)
 
 
+def choose_software(params: WebParams) -> Setup:
+    """The H.264 encoder that takes pictures of any size, with these settings.
+
+    Raises:
+        ParameterError: it does not open with them.
+    """
+    return choose_h264(params.model_copy(update={"codec": "libx264"}), gpu=None)
+
+
 class H264:
     """An encoder for pictures of one size.
 

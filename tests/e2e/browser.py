@@ -71,6 +71,10 @@ class Browser:
         """Opens a page."""
         self._driver.get(url)
 
+    def before(self, script: str) -> None:
+        """Has every page that is opened from now on run a piece of JavaScript first."""
+        self._driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": script})
+
     def run(self, script: str, *arguments: Any) -> Any:
         """What a piece of JavaScript returns."""
         return self._driver.execute_script(script, *arguments)

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 from web_stage import staged, ts_numbers, wait_for
@@ -50,6 +51,21 @@ def test_a_viewer_that_reads_nothing_is_closed_and_nobody_notices(path):
         assert stage.context.counts[Count.SKIPPED] > 0
         assert len(stage.context.sent) >= stage.number - 1
         assert not stage.context.dropped
+
+
+def test_a_viewer_that_takes_pictures_slowly_is_not_closed():
+    # A whole picture takes it longer than a viewer may take nothing for.
+    with staged(stall=0.5, jpeg_quality=100) as stage:
+        stage.size = (1280, 960)
+        wait_for(lambda: stage.number > 0)
+        with contextlib.closing(stream(stage, "/stream.mjpeg", buffer=4096)) as slow:
+            taken = 0
+            while taken < 2_500_000:
+                part = slow.recv(16384)
+                assert part, f"closed after {taken} bytes"
+                taken += len(part)
+                time.sleep(0.02)
+            assert stage.viewers("mjpeg") == 1
 
 
 def test_a_viewer_that_was_slow_goes_on_with_what_is_new():

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import logging
 import os
 import stat
 
@@ -30,8 +31,8 @@ def asked(stage, path, **headers):
 
 
 def test_names_that_others_can_point_here_are_refused():
-    with staged(hosts=["Studio.Example."]) as stage:
-        port = stage.port
+    with staged(hosts=["Studio.Example."], token=TOKEN) as stage:
+        port, path = stage.port, f"/health?token={TOKEN}"
         for good in (
             "localhost",
             f"localhost:{port}",
@@ -40,7 +41,7 @@ def test_names_that_others_can_point_here_are_refused():
             "LOCALHOST.",
             f"studio.example:{port}",
         ):
-            assert asked(stage, "/health", Host=good) == 200, good
+            assert asked(stage, path, Host=good) == 200, good
         for bad in (
             "attacker.example",
             f"127.0.0.1.attacker.example:{port}",
@@ -49,7 +50,7 @@ def test_names_that_others_can_point_here_are_refused():
             "[::1",
             "127.0.0.1@attacker.example",
         ):
-            assert asked(stage, "/health", Host=bad) in (400, 421), bad
+            assert asked(stage, path, Host=bad) in (400, 421), bad
 
 
 def test_pages_of_other_origins_are_refused():
@@ -159,6 +160,15 @@ def test_on_this_machine_no_token_is_needed(state, caplog):
         assert stage.get("/health")[0] == 200
     assert any("open to programs of this machine" in r.message for r in caplog.records)
     assert not os.path.exists(state)
+
+
+def test_names_for_a_proxy_demand_a_token_on_this_machine_too(state, caplog):
+    caplog.set_level(logging.INFO)
+    with staged(hosts=["show.example.org"]) as stage:
+        assert stage.get("/health")[0] == 401
+        token, _ = kept_token()
+        assert stage.get(f"/health?token={token}")[0] == 200
+    assert "open to everyone who reaches this address and has the token" in caplog.text
 
 
 def test_a_given_token_is_not_shown(caplog):

@@ -218,9 +218,27 @@ def test_without_sound_there_is_none():
         await viewer.close()
 
     with staged() as stage:
+        wait_for(lambda: stage.number > 0)  # sound would have been announced before it
         asyncio.run(asyncio.wait_for(watch(stage), 60))
         with av.open(f"http://127.0.0.1:{stage.port}/stream.ts", timeout=20) as container:
             assert [s.type for s in container.streams] == ["video"]
+
+
+def test_who_comes_before_the_source_has_opened_hears_it_all_the_same():
+    tone = Tone(steady=True)
+
+    async def watch(stage):
+        viewer = RtcViewer(stage, audio=True)
+        await viewer.connect()
+        stage.node.audio(_announcement(tone.format))
+        stage.sound = tone
+        stage.flowing.set()
+        await viewer.listen(30)
+        await viewer.watch(3)
+        await viewer.close()
+
+    with staged(flowing=False) as stage:
+        asyncio.run(asyncio.wait_for(watch(stage), 60))
 
 
 def test_audio_none_leaves_sound_out():

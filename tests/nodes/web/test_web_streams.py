@@ -5,6 +5,7 @@ import io
 import logging
 import re
 import socket
+from dataclasses import replace
 
 import av
 import numpy as np
@@ -51,6 +52,28 @@ def test_mpegts_begins_at_once_with_a_keyframe_and_shows_every_picture_in_order(
             assert before <= numbers[0] < before + 900  # of 1,800
         wait_for(lambda: stage.viewers("ts") == 0)
     assert stage.context.watching == [1, 0, 1, 0]
+
+
+def test_pictures_that_an_encoder_does_not_take_are_encoded_by_another(caplog):
+    with staged(codec="auto") as stage:
+        programme = stage.node._programme
+        # As encoders of GPUs do, H.263 takes some sizes alone.
+        programme._setup = replace(programme._setup, codec="h263", options={})
+        numbers = ts_numbers(f"http://127.0.0.1:{stage.port}/stream.ts", 5)
+        assert numbers == list(range(numbers[0], numbers[0] + 5))
+    assert "h263 does not take pictures of 256x192" in caplog.text
+    assert "libx264 encodes these" in caplog.text
+
+
+def test_an_outage_does_not_slow_what_is_taken_for_usual():
+    with staged() as stage:
+        wait_for(lambda: stage.number > 10)
+        stage.flowing.clear()
+        wait_for(lambda: stage.health()["silent_s"] > 2)
+        before = stage.number
+        stage.flowing.set()
+        wait_for(lambda: stage.number > before + 10)
+        assert stage.health()["fps"] > 15  # with the outage in it, 7
 
 
 def test_mpegts_keeps_the_times_of_the_source():
