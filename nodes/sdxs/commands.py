@@ -51,6 +51,7 @@ def pull(
         for file in chosen.files:
             print(f"  {file}, {remote.sizes[file] / 1e6:,.1f} MB", flush=True)
             pull.fetch(remote, file)
+        pull.settle(remote)
     except pull.PullError as error:
         raise streamer.NodeError(str(error)) from error
     print(f"complete; use it as {chosen.kind}: {name}")

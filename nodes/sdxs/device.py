@@ -52,14 +52,14 @@ def place_of(device: str) -> torch.device:
 def paint(steady: Steady, frame: streamer.Frame, out: streamer.Frame) -> Outcome:
     """Paints one frame from another, wherever they lie.
 
-    With both the model and `out` on a GPU nothing comes down from it, and the host does not wait.
+    With both the model and `out` on one GPU nothing comes down from it, and the host does not wait.
 
     Raises:
         Exception: as `Steady` does.
     """
     if out.memory == "host":
         return steady(frame.numpy(), out=out.numpy())
-    if _on_tensors(steady.engine):
+    if _on_tensors(steady.engine, out):
         return run_on(out, lambda made, image: steady(image, out=made), frame)
     import numpy as np
 
@@ -112,8 +112,16 @@ def _tensor(frame: streamer.Frame) -> Any:
     return convert(frame.cupy())
 
 
-def _on_tensors(engine: OneStep) -> bool:
-    return engine.takes_tensors and (engine.device.startswith("cuda") or _simulated())
+def _on_tensors(engine: OneStep, out: streamer.Frame) -> bool:
+    if not engine.takes_tensors or _simulated():
+        return engine.takes_tensors
+    if not engine.device.startswith("cuda"):
+        return False
+    import torch
+
+    index = place_of(engine.device).index
+    its = torch.cuda.current_device() if index is None else index
+    return bool(out.torch().device.index == its)  # else the host is the way from one to the other
 
 
 def _simulated() -> bool:

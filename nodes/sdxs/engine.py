@@ -125,7 +125,7 @@ class OneStep(Adjustable):
                     f"model {name} is not compiled; compile is for published checkpoints"
                 )
             return SmallOneStep.open(
-                model, device=device, dtype=dtype, backend=backend, threads=threads
+                name.id, device=device, dtype=dtype, backend=backend, threads=threads
             )
         from nodes.sdxs.checkpoint.engine import CheckpointOneStep
 
@@ -155,7 +155,8 @@ class OneStep(Adjustable):
         """
         from nodes.sdxs.bundle import Bundle
 
-        return Bundle.open(model).styles if ModelName.parse(model).is_bundle else ()
+        name = ModelName.parse(model)
+        return Bundle.open(name.id).styles if name.is_bundle else ()
 
     @staticmethod
     def check_prompt(prompt: str, model: str | Path = "bundled") -> None:
@@ -168,8 +169,9 @@ class OneStep(Adjustable):
         from nodes.sdxs import texts, vocabulary
         from nodes.sdxs.bundle import Bundle
 
-        if ModelName.parse(model).is_bundle:
-            bundle = Bundle.open(model)
+        name = ModelName.parse(model)
+        if name.is_bundle:
+            bundle = Bundle.open(name.id)
             vocabulary.parse(prompt, known=bundle.styles, model=bundle.name)
         else:
             texts.parse(prompt)

@@ -50,7 +50,8 @@ class Steady:
         smaller: whether pictures may be painted at half the size, or less, and enlarged, once
             memory has run out.
         halvings: how often the size has been halved.
-        drift: pictures in which the noise turns from one seed's to the next's; 0 holds it fixed.
+        drift: pictures in which the noise turns from one seed's to the next's; 0 holds it where it
+            is. Another seed, or another engine, begins with the seed's own.
         trouble: the error behind the latest picture that was spoiled.
         spoiled: pictures so far that were not finite and were known for it only after their call,
             as those of a GPU are: in their place is the last good result, or black.
@@ -70,7 +71,8 @@ class Steady:
         self._before: Any = None
         self._result: Any = None
         self._latents: Any = None
-        self._painted = 0
+        self._seeds: tuple[object, ...] = ()
+        self._turned = 0.0
         self._settings: tuple[object, ...] = ()
 
     def forget(self) -> None:
@@ -113,8 +115,12 @@ class Steady:
             on.put(self._result, out)
             return Outcome.REPEATED
         self._source = look
-        engine.turn = self._painted / self.drift if self.drift else 0.0
-        self._painted += 1
+        seeds = (engine.name, engine.seed, engine.seeds)
+        if seeds != self._seeds:
+            self._seeds, self._turned = seeds, 0.0
+        engine.turn = self._turned
+        if self.drift:
+            self._turned += 1 / self.drift
         try:
             self._paint_what_fits(image, out)
         except (SpoiledPictureError, MemoryError) as error:
@@ -164,7 +170,8 @@ class Steady:
                     return
                 small = on.shrunk(image, width, height)
                 made = on.like(small)
-                self._job(small, made)
+                good = None if self._result is None else on.shrunk(self._result, width, height)
+                self._job(small, made, good=good)
                 on.enlarge(made, out)
                 return
             except MemoryError:
@@ -180,10 +187,10 @@ class Steady:
 
     def _paint(self, image: Picture, out: Picture) -> None:
         if self.feedback and self.engine.feeds_back_latents:
-            job = self._job(image, out, past=self._latents, share=self.feedback)
+            job = self._job(image, out, good=self._result, past=self._latents, share=self.feedback)
             self._latents = job.latents
             return
-        self._job(image, out)
+        self._job(image, out, good=self._result)
         self._latents = None
         if not self.feedback:
             self._before = None
@@ -193,15 +200,15 @@ class Steady:
         if before is not None and self._result is not None:
             on.mix(image, before, self._result, out, self.feedback)
 
-    def _job(self, image: Picture, out: Picture, *, past: Any = None, share: float = 0.0) -> Job:
+    def _job(
+        self, image: Picture, out: Picture, *, good: Any, past: Any = None, share: float = 0.0
+    ) -> Job:
+        """Paints; where that is known late, `good` of the size of `out` stands for no picture."""
         on: Any = self._on
         settings = self.engine.snapshot()
         job = Job(image, out, settings, past=past, share=share, stream=on.stream)
         self.engine.paint_jobs([job])
-        result = (
-            self._result if self._result is not None and out.shape == self._result.shape else None
-        )
-        if on.spoiled(job.finite, out, result):
+        if on.spoiled(job.finite, out, good):
             raise SpoiledPictureError(f"model {self.engine.name} gave numbers that are not finite")
         return job
 

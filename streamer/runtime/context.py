@@ -92,6 +92,7 @@ class RuntimeContext:
         """whether the node itself has counted the frame that it is processing as dropped"""
         self.passing = False
         """whether the node passes the frame on as it came that it is processing"""
+        self._watching = threading.Lock()
         self.generation = 0
         """of the latest change of the node's parameters"""
         self.waited_ns = 0
@@ -247,7 +248,9 @@ class RuntimeContext:
     def alive(self) -> None:
         """See `streamer.Context.alive`."""
         cell = self._board.beat_ns
-        cell.set(max(cell.value, time.monotonic_ns()))
+        with self._watching:
+            if cell.value:  # else nobody watches it: whatever speaks for it still does so beside
+                cell.set(max(cell.value, time.monotonic_ns()))
 
     def beat(self) -> None:
         """The frame loop has got on; ends whatever leave there was."""
@@ -259,7 +262,8 @@ class RuntimeContext:
 
     def unwatched(self) -> None:
         """Nobody watches the frame loop any more: it has ended."""
-        self._board.beat_ns.set(0)
+        with self._watching:
+            self._board.beat_ns.set(0)
 
     def cancelled(self) -> bool:
         """Whether the run is to end at once; asked by whoever waits, who is not hung then."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from functools import cache
@@ -12,6 +13,9 @@ from typing import Final, Generic, Protocol, TypeVar
 
 KEPT: Final = 4
 """recordings that stay in memory; the one unused for longest goes first"""
+RETURN: Final = 60.0
+"""seconds after which one that had to go may be made again: where more are in use than are kept,
+each that is made throws out one that is wanted again a moment later"""
 
 
 class Entry(Protocol):
@@ -46,6 +50,7 @@ class Captures(Generic[K, E]):
         self._kept = kept
         self._ready: OrderedDict[K, E] = OrderedDict()
         self._failed: dict[K, str] = {}
+        self._went: dict[K, float] = {}
         self._wanted: tuple[K, Callable[[], E]] | None = None
         self._changed = threading.Condition()
         self._working = self._making = False
@@ -63,7 +68,9 @@ class Captures(Generic[K, E]):
             if found is not None:
                 self._ready.move_to_end(key)
                 return found
-            if not self._closed and key not in self._failed:
+            went = self._went.get(key)
+            late = went is not None and time.monotonic() - went < RETURN
+            if not (self._closed or late or key in self._failed):
                 self._wanted = key, make
                 if not self._working:
                     self._working = True
@@ -98,8 +105,15 @@ class Captures(Generic[K, E]):
             former = list(self._ready.values())
             self._ready.clear()
             self._failed.clear()
+            self._went.clear()
         for one in former:
             one.retire()
+
+    def stop(self) -> None:
+        """Makes nothing any more, and lets go of all; of what is being made once it comes."""
+        with self._changed:
+            self._closed, self._wanted = True, None
+        self.clear()
 
     def close(self) -> None:
         """Makes nothing any more, waits for what is being made, and lets go of all."""
@@ -138,8 +152,11 @@ class Captures(Generic[K, E]):
                 former.append(made)
             else:
                 self._ready[key] = made
+            self._went.pop(key, None)
             while len(self._ready) > self._kept:
-                former.append(self._ready.popitem(last=False)[1])
+                oldest, entry = self._ready.popitem(last=False)
+                self._went[oldest] = time.monotonic()
+                former.append(entry)
             self._changed.notify_all()
         for one in former:
             try:

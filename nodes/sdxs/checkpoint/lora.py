@@ -14,6 +14,7 @@ Two layouts are read:
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -138,13 +139,13 @@ def _peft(path: Path, config: Mapping[str, Any], scale: float) -> Adapter:
     ranks, alphas = (_numbers(path, config, key) for key in ("rank_pattern", "alpha_pattern"))
     pairs = _pairs(path, weights.read(path), prefix="base_model.model.")
     for layer, pair in pairs.items():
+        pair.rank_stabilised = bool(config.get("use_rslora"))
         wanted = _pattern(ranks, layer, rank)
         if pair.down.shape[0] != wanted:
             raise ValueError(
                 f"{path}: {layer} has rank {pair.down.shape[0]}, {PEFT_CONFIG} says {wanted:g}"
             )
         pair.alpha = _pattern(alphas, layer, alpha)
-        pair.rank_stabilised = bool(config.get("use_rslora"))
     return Adapter(str(path), scale, unet=pairs)
 
 
@@ -220,9 +221,16 @@ def _pairs(
     default = told.get("lora_alpha")
     if default is not None:
         default = _number(path, "lora_alpha", default)
+    if told.get("use_dora"):
+        raise ValueError(f"{path} is a DoRA adapter, not LoRA")
     patterns = _numbers(path, told, "alpha_pattern")
     return {
-        layer: Pair(down, ups[layer], alphas.get(layer, _pattern(patterns, layer, default)))
+        layer: Pair(
+            down,
+            ups[layer],
+            alphas.get(layer, _pattern(patterns, layer, default)),
+            rank_stabilised=bool(told.get("use_rslora")),
+        )
         for layer, down in downs.items()
     }
 
@@ -273,10 +281,14 @@ def _numbers(path: Path, config: Mapping[str, Any], key: str) -> dict[str, float
 
 
 def _pattern(patterns: Mapping[str, float], layer: str, default: Any) -> Any:
+    """The value of the first key that means a layer: an expression for its end, as PEFT has it."""
     for pattern, value in patterns.items():
         plain = pattern.removeprefix("^").removesuffix("$")
         if layer == plain or layer.endswith(f".{plain}") or fnmatchcase(layer, plain):
             return value
+        with contextlib.suppress(re.error):
+            if re.match(rf"(?:.*\.)?(?:{pattern})$", layer):
+                return value
     return default
 
 

@@ -151,7 +151,7 @@ class Painter:
         """Lets go of all recordings, and makes none any more: they keep a picture's memory each."""
         if self.captures.keys:
             self.captures.log.warning("memory is short: pictures go on without being captured")
-            self.captures.close()
+            self.captures.stop()
 
     def noise(self, noises: Noises, width: int, height: int) -> Tensor:
         """The noise for pictures of a size in pixels, float32 1 × 4 × h × w on the device."""
@@ -237,14 +237,16 @@ class Painter:
         count, height, width = key
         network = self.network
         self._note(f"{'compiling' if self._compile else 'capturing'} pictures of {width}x{height}")
-        inputs = StaticInputs(network, count=count, height=height, width=width, like=like)
-        if self._compile:
-            network = self._fast = self._fast or self.compiler(network)
-        recorder: Recorder = self._recorder or Direct
-        recording = recorder(
-            lambda: paint(network, inputs.inputs, extract=self._extract), network.device
-        )
-        self._note("")
+        try:
+            inputs = StaticInputs(network, count=count, height=height, width=width, like=like)
+            if self._compile:
+                network = self._fast = self._fast or self.compiler(network)
+            recorder: Recorder = self._recorder or Direct
+            recording = recorder(
+                lambda: paint(network, inputs.inputs, extract=self._extract), network.device
+            )
+        finally:
+            self._note("")
         return Captured(inputs, recording, network.device)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,7 +142,8 @@ def fetch(remote: Remote, file: str) -> Path:
     path = Path(
         _ask(
             remote.name,
-            lambda: hf_hub_download(remote.name.id, file, revision=remote.name.revision),
+            # By its commit: the name of the revision means what it did until all is there.
+            lambda: hf_hub_download(remote.name.id, file, revision=remote.commit),
         )
     )
     expected = remote.hashes[file]
@@ -154,6 +156,30 @@ def fetch(remote: Remote, file: str) -> Path:
             "try again"
         )
     return path
+
+
+def settle(remote: Remote) -> None:
+    """Has the name of a revision mean the commit that was fetched, in the hub's cache.
+
+    Raises:
+        PullError: It cannot be written there.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    revision = remote.name.revision or constants.DEFAULT_REVISION
+    if revision == remote.commit:
+        return
+    folder = repo_folder_name(repo_id=remote.name.id, repo_type="model")
+    ref = Path(constants.HF_HUB_CACHE, folder, "refs", revision)
+    part = ref.with_name(f".{ref.name}.{os.getpid()}")
+    try:
+        ref.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(remote.commit)
+        part.replace(ref)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise PullError(f"{ref} cannot be written: {error.strerror}") from error
 
 
 def digest(path: Path, like: str) -> str:

@@ -106,7 +106,9 @@ class Prompts:
         self._load = load
         self._release = release
         self._encoders = first
+        # Whoever wants what is there does not wait for encoders that load for others.
         self._lock = threading.Lock()
+        self._encoding = threading.Lock()
         self._kept: OrderedDict[str, Embedding] = OrderedDict()
 
     def embed(self, prompt: str, *, blend: str = "linear") -> Embedding:
@@ -121,15 +123,18 @@ class Prompts:
         """
         blending.check(blend)
         parsed = texts.parse(prompt)
-        with self._lock:
-            found = [(self._one(text), weight) for text, weight in parsed]
-            if self._release:
-                self._encoders = None
-        return mix(found, blend=blend)
+        found = [self._known(text) for text, _ in parsed]
+        if None in found:
+            with self._encoding:
+                found = [self._known(text) or self._encoded(text) for text, _ in parsed]
+                if self._release:
+                    self._encoders = None
+        parts = [(one, weight) for one, (_, weight) in zip(found, parsed, strict=True) if one]
+        return mix(parts, blend=blend)
 
     def release(self) -> None:
         """Lets go of the encoders; the next new text loads them again."""
-        with self._lock:
+        with self._encoding:
             self._encoders = None
 
     @property
@@ -137,16 +142,20 @@ class Prompts:
         """Whether the encoders are in memory."""
         return self._encoders is not None
 
-    def _one(self, text: str) -> Embedding:
-        if text in self._kept:
-            self._kept.move_to_end(text)
-            return self._kept[text]
+    def _known(self, text: str) -> Embedding | None:
+        with self._lock:
+            if text in self._kept:
+                self._kept.move_to_end(text)
+            return self._kept.get(text)
+
+    def _encoded(self, text: str) -> Embedding:
         if self._encoders is None:
             self._encoders = self._load()
         embedding = self._encoders.encode(text)
-        self._kept[text] = embedding
-        while len(self._kept) > KEPT:
-            self._kept.popitem(last=False)
+        with self._lock:
+            self._kept[text] = embedding
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
         return embedding
 
 

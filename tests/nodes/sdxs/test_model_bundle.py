@@ -67,6 +67,14 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path: Path, content: str, comp
         OneStep.prompts_of(tmp_path)
 
 
+def test_a_folder_may_be_named_from_home(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(copy.parent))
+    name = f"~/{copy.name}"
+    assert OneStep.prompts_of(name) == OneStep.prompts_of(copy)
+    OneStep.check_prompt("ink", name)
+    assert OneStep.load(name, threads=1).prompts == OneStep.prompts_of(copy)
+
+
 def test_a_vocabulary_without_tokens_is_refused(copy: Path) -> None:
     config = json.loads((copy / "config.json").read_text())
     config["styles"].append("mosaic")

@@ -132,6 +132,20 @@ def test_noise_turns_to_the_next_seed_and_no_further_jump(engine: OneStep, pictu
     engine.seed = 0
 
 
+def test_a_pace_that_changes_goes_on_from_where_the_noise_is(engine: OneStep, picture: Any) -> None:
+    engine.prompt, engine.seed = "pencil", 5
+    steady, out, turns = Steady(engine), np.empty_like(picture), []
+    for drift in (0, 0, 4, 4, 4, 8, 8, 0, 0, 2):
+        steady.drift = drift
+        steady(picture, out)
+        turns.append(engine.turn)
+    assert turns == [0, 0, 0, 0.25, 0.5, 0.75, 0.875, 1, 1, 1]
+    engine.seed = 6
+    steady(picture, out)
+    assert engine.turn == 0
+    engine.seed = 0
+
+
 def test_turned_noise_stays_as_strong() -> None:
     rng = np.random.default_rng(3)
     a, b = rng.standard_normal((2, 4, 64, 64))

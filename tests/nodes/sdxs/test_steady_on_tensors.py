@@ -127,6 +127,26 @@ def test_what_is_not_finite_on_a_gpu_is_mended_there(device: torch.device) -> No
     assert on.spoiled(False, out, result) is True
 
 
+def test_a_smaller_picture_that_is_not_finite_shows_the_last_good_one(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steady = Steady(OneStep.load("bundled", backend="torch", device=str(device), threads=1))
+    steady.smaller, steady.halvings = True, 1
+    good, out = there(np.zeros((96, 96, 3), np.uint8), device), there(scene(), device)
+    steady(there(scene(), device), good)
+    paint = steady.engine.paint_jobs
+
+    def spoiling(jobs: Any) -> None:
+        paint(jobs)
+        for job in jobs:
+            job.out.zero_()
+            job.finite = torch.tensor(False, device=device)
+
+    monkeypatch.setattr(steady.engine, "paint_jobs", spoiling)
+    steady(there(scene(3), device), out)
+    assert float((out.float() - good.float()).abs().mean()) < 8  # shrunk and enlarged again
+
+
 def test_late_values_come_in_order(device: torch.device) -> None:
     late = Late(device)
     for number in range(5):

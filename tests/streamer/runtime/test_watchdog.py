@@ -13,6 +13,7 @@ from plans import Listener, chain, kill, link, node, others, pictures, pid_of, p
 
 from streamer.graph.plan import NodePlan, Plan, WorkerPlan
 from streamer.runtime import Supervisor
+from streamer.runtime.context import RuntimeContext
 from streamer.runtime.process import WorkerProcess
 from streamer.runtime.record import WorkerRecord
 from streamer.runtime.watchdog import OPENING_LIMIT, START_LIMIT, Watchdog
@@ -106,6 +107,30 @@ def test_after_an_absence_of_the_supervisor_all_limits_begin_anew() -> None:
         assert one.dog.verdict(one.record, [one.plan], one.board.nodes, float(now)) == ""
     one.dog.look(5010.5)
     assert one.dog.verdict(one.record, [one.plan], one.board.nodes, 5010.5) != ""
+
+
+def test_who_speaks_for_a_node_that_has_ended_has_it_watched_no_more(tmp_path: Path) -> None:
+    """A model that nodes share goes on telling the one that loaded it what it does."""
+    made = chain(tmp_path / "tape", src_count=1)
+    cells = Board(["work"], []).nodes["work"]
+    context = RuntimeContext(
+        plan=made,
+        node=made.node("work"),
+        incarnation=1,
+        board=cells,
+        outlet=None,
+        tell=lambda *_, **__: None,
+        aborted=threading.Event(),
+    )
+    context.patient(1.0)
+    context.note("compiling")
+    assert cells.beat_ns.value
+    context.unwatched()
+    context.note("")
+    context.alive()
+    assert cells.beat_ns.value == 0
+    context.beat()
+    assert cells.beat_ns.value
 
 
 # ---- real processes --------------------------------------------------------------------------

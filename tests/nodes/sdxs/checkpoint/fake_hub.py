@@ -26,6 +26,7 @@ class Hub(ThreadingHTTPServer):
 
     Attributes:
         root: `owner/name` folders.
+        commit: At which all of them are.
         licence: What all cards say.
         damaged: Files whose contents are changed on the way.
         cut: Files that break off after so many bytes, once.
@@ -37,6 +38,7 @@ class Hub(ThreadingHTTPServer):
     def __init__(self, root: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.root = root
+        self.commit = COMMIT
         self.licence = "openrail++"
         self.damaged: set[str] = set()
         self.cut: dict[str, int] = {}
@@ -82,7 +84,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not folder.is_dir():
             self._send(401, b"{}", {"X-Error-Code": "RepoNotFound"})
             return
-        if revision not in (None, "main", COMMIT):
+        if revision not in (None, "main", self.server.commit):
             self._send(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
             return
         siblings: list[dict[str, Any]] = []
@@ -97,7 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
             siblings.append(told)
         about = {
             "id": name,
-            "sha": COMMIT,
+            "sha": self.server.commit,
             "siblings": siblings,
             "tags": [f"license:{self.server.licence}"],
             "cardData": {"license": self.server.licence},
@@ -106,11 +108,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _file(self, name: str, revision: str, file: str) -> None:
         path = self.server.root / name / file
-        if revision not in ("main", COMMIT) or not path.is_file():
-            self._send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
+        commit = self.server.commit
+        if revision not in ("main", commit) or not path.is_file():
+            self._send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit})
             return
         content = path.read_bytes()
-        headers = {"ETag": f'"{etag(content)}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        headers = {"ETag": f'"{etag(content)}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
         if file in self.server.damaged:
             content = content[:-1] + bytes([content[-1] ^ 1])
         start = 0

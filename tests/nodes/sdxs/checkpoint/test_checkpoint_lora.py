@@ -140,6 +140,32 @@ def test_patterns_and_stabilised_ranks_of_peft_are_heeded(folder: Path, tmp_path
     assert float((load(folder, tmp_path) - run(made)).abs().max()) < 1e-4
 
 
+def test_stabilised_ranks_and_patterns_of_diffusers_are_heeded(
+    folder: Path, tmp_path: Path
+) -> None:
+    made = pipeline(folder)
+    layers = {
+        **drawn(made.unet, [LINEAR], rank=2),
+        **drawn(made.unet, [OUT], rank=4, seed=1),
+    }
+    beside(made.unet, layers, {LINEAR: 5 / math.sqrt(2), OUT: 8 / math.sqrt(4)})
+    tensors = {}
+    for name, (down, up) in layers.items():
+        tensors |= {f"unet.{name}.lora_A.weight": down, f"unet.{name}.lora_B.weight": up}
+    told = {"lora_alpha": 8, "use_rslora": True, "alpha_pattern": {r"attn2\.to_k": 5}}
+    file = tmp_path / "pytorch_lora_weights.safetensors"
+
+    def write(**more: Any) -> None:
+        given = {f"unet.{key}": value for key, value in {**told, **more}.items()}
+        save_file(tensors, file, {"lora_adapter_metadata": json.dumps(given)})
+
+    write()
+    assert float((load(folder, tmp_path) - run(made)).abs().max()) < 1e-4
+    write(use_dora=True)
+    with pytest.raises(ValueError, match="is a DoRA adapter, not LoRA"):
+        load(folder, tmp_path)
+
+
 @pytest.mark.parametrize("told", ["beside", "metadata", "nowhere"])
 def test_an_adapter_of_diffusers_is_merged_into_all_parts(
     folder: Path, tmp_path: Path, told: str

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -155,6 +156,28 @@ def test_embeddings_that_are_kept_are_bounded(counted: Counted) -> None:
     assert counted.asked == KEPT + 1
     prompts.embed("0")
     assert counted.asked == KEPT + 2
+
+
+def test_what_is_known_does_not_wait_for_encoders_that_load(counted: Counted) -> None:
+    loading, may_load = threading.Event(), threading.Event()
+
+    def load() -> Encoders:
+        if counted.loads:
+            loading.set()
+            assert may_load.wait(60)
+        return counted.load()
+
+    prompts = Prompts(load, release=True)
+    prompts.embed("a castle")
+    other = threading.Thread(target=prompts.embed, args=("a forest",))
+    other.start()
+    assert loading.wait(60)
+    known = prompts.embed("a castle:2 | a castle")
+    assert not may_load.is_set()
+    may_load.set()
+    other.join()
+    assert known.tokens.shape[1] == prompts.embed("a forest").tokens.shape[1]
+    assert counted.loads == 2
 
 
 def test_encoders_are_released_and_loaded_again_for_a_new_text(counted: Counted) -> None:

@@ -140,6 +140,32 @@ def test_an_interrupted_file_goes_on_where_it_stopped(hub: Hub, run: Run) -> Non
     assert starts == [0, chunk]
 
 
+def test_what_is_there_goes_on_until_what_is_newer_is_complete(hub: Hub, run: Run) -> None:
+    file = "diffusion_pytorch_model.safetensors"
+    where = (
+        "from nodes.sdxs.checkpoint.source import Source; from nodes.sdxs.names import ModelName; "
+        f"print(Source(ModelName.parse_part({BIG!r}, 'control')).need({file!r}))"
+    )
+    assert run("-m", "streamer", "pull", BIG).returncode == 0
+    former = hub.root / BIG / file
+    content = former.read_bytes()
+    try:
+        former.write_bytes(content[::-1])
+        hub.commit = "beef" * 10
+        hub.damaged.add(file)
+        assert run("-m", "streamer", "pull", BIG).returncode == 1
+        found = Path(run("-c", where).stdout.strip())
+        assert COMMIT in found.parts
+        assert found.read_bytes() == content
+        hub.damaged.clear()
+        assert run("-m", "streamer", "pull", BIG).returncode == 0
+        found = Path(run("-c", where).stdout.strip())
+        assert hub.commit in found.parts
+        assert found.read_bytes() == content[::-1]
+    finally:
+        former.write_bytes(content)
+
+
 @pytest.mark.parametrize("file", ["unet/diffusion_pytorch_model.safetensors", "unet/config.json"])
 def test_a_damaged_file_is_refused_and_fetched_anew(hub: Hub, run: Run, file: str) -> None:
     hub.damaged.add(file)
