@@ -27,7 +27,8 @@ class Depth:
 
     Args:
         model: a depth estimator of transformers, ready for use.
-        size: height and width in pixels that it takes, before shape and multiple are minded.
+        size: height and width in pixels that it takes, before shape and multiple are minded; None
+            for the picture's own, which are rounded down to the multiple.
         keep_shape: scale both sides alike, by the factor that is nearer to 1.
         multiple: both sides become multiples of it.
         mean: of each channel, subtracted from pictures from 0 to 1.
@@ -41,7 +42,7 @@ class Depth:
         self,
         model: Any,
         *,
-        size: tuple[int, int],
+        size: tuple[int, int] | None,
         keep_shape: bool,
         multiple: int,
         mean: tuple[float, ...],
@@ -96,7 +97,7 @@ class Depth:
             _load(path, device=device, dtype=dtype),
             size=_size(images, path),
             keep_shape=bool(images.get("keep_aspect_ratio", False)),
-            multiple=int(images.get("ensure_multiple_of", 1)),
+            multiple=int(images.get("size_divisor") or images.get("ensure_multiple_of", 1)),
             mean=_channels(images, "image_mean", path),
             deviation=_channels(images, "image_std", path),
             near_is_large=near_is_large,
@@ -147,11 +148,13 @@ class Depth:
         return self._range
 
     def _input_size(self, height: int, width: int) -> tuple[int, int]:
+        step = self._multiple
+        if self._size is None:  # as transformers' GLPNImageProcessor computes it
+            return max(step, height // step * step), max(step, width // step * step)
         # As transformers' DPTImageProcessor computes it.
         tall, wide = self._size[0] / height, self._size[1] / width
         if self._keep_shape:
             tall = wide = wide if abs(1 - wide) < abs(1 - tall) else tall
-        step = self._multiple
         return (
             max(step, round(tall * height / step) * step),
             max(step, round(wide * width / step) * step),
@@ -203,8 +206,10 @@ def _read(path: Path, name: str) -> dict[str, Any]:
     return found
 
 
-def _size(images: dict[str, Any], path: Path) -> tuple[int, int]:
+def _size(images: dict[str, Any], path: Path) -> tuple[int, int] | None:
     size = images.get("size")
+    if size is None and images.get("size_divisor"):
+        return None
     try:
         if isinstance(size, dict):
             sides = int(size["height"]), int(size["width"])
@@ -221,6 +226,8 @@ def _size(images: dict[str, Any], path: Path) -> tuple[int, int]:
 
 
 def _channels(images: dict[str, Any], key: str, path: Path) -> tuple[float, ...]:
+    if not images.get("do_normalize", "image_mean" in images):
+        return (0.0,) * 3 if key == "image_mean" else (1.0,) * 3
     found = images.get(key)
     if (
         not isinstance(found, list)

@@ -70,7 +70,7 @@ class SdxsParams(streamer.Params):
     drift: int = Field(
         default=0, ge=0, le=100_000, json_schema_extra={"live": True, "unit": "frames"}
     )
-    """frames in which the noise turns from one seed's to the next's; 0 holds it fixed"""
+    """frames in which the noise turns from one seed's to the next's; 0 holds it where it is"""
     batch: Literal["auto", "off"] = "auto"
     """whether pictures are painted in one pass with those of other such nodes in its worker that
     wait at the same time; nodes of one model load it once in any case"""

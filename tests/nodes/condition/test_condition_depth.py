@@ -58,6 +58,19 @@ def _depth_anything(**options):
     return DepthAnythingForDepthEstimation(config)
 
 
+def _glpn():
+    from transformers import GLPNConfig, GLPNForDepthEstimation
+
+    config = GLPNConfig(
+        depths=[1, 1, 1, 1],
+        hidden_sizes=[8, 8, 16, 16],
+        num_attention_heads=[1, 1, 2, 2],
+        decoder_hidden_size=16,
+        max_depth=10,
+    )
+    return GLPNForDepthEstimation(config)
+
+
 def write(folder, make, **images):
     torch.manual_seed(0)
     model = make()
@@ -119,6 +132,30 @@ def test_depth_is_that_of_transformers(folders, photographs, pixels, kind):
     # Pillow scales pictures in eight bits, torch does not round on the way.
     assert np.abs(made - expected).mean() < 2
     assert np.corrcoef(made.ravel(), expected.ravel())[0, 1] > 0.995
+
+
+def test_depth_of_glpn_is_that_of_transformers(photographs, pixels, tmp_path):
+    from transformers import AutoModelForDepthEstimation, GLPNImageProcessor
+
+    picture = photographs["coffee"]
+    torch.manual_seed(0)
+    model = _glpn()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.mul_(3.0 if "norm" not in name else 1.0)
+    model.save_pretrained(tmp_path)
+    GLPNImageProcessor().save_pretrained(tmp_path)
+    made = Depth.load(tmp_path)(pixels)[0, 0].numpy()
+    inputs = GLPNImageProcessor.from_pretrained(tmp_path)(images=picture, return_tensors="pt")
+    with torch.no_grad():
+        found = AutoModelForDepthEstimation.from_pretrained(tmp_path)(**inputs).predicted_depth
+    size = picture.shape[:2]
+    whole = torch.nn.functional.interpolate(found[:, None], size=size, mode="bicubic")[0, 0].numpy()
+    # Metres: what is near is small.
+    expected = 255 * (whole.max() - whole) / (whole.max() - whole.min())
+    assert expected.std() > 20, "a flat picture would tell nothing"
+    # Transformers scales the picture linearly, and in eight bits.
+    assert np.corrcoef(made.ravel(), expected.ravel())[0, 1] > 0.98
 
 
 def test_near_is_white_whichever_way_a_model_counts(folders, pixels):
