@@ -164,3 +164,19 @@ def reformat(
         # A picture of the usual sizes takes a millisecond; threads would cost others more.
         threads=1,
     )
+
+
+def over(array: Array, background: tuple[int, int, int]) -> Array:
+    """A picture with straight alpha laid over a colour.
+
+    Args:
+        array: rgba, uint8 of shape (h, w, 4).
+        background: red, green, blue.
+
+    Returns:
+        rgb24, uint8 of shape (h, w, 3).
+    """
+    alpha = array[..., 3:].astype(np.uint16)
+    behind = np.asarray(background, dtype=np.uint16)
+    mixed = array[..., :3] * alpha + behind * (255 - alpha)
+    return ((mixed + 127) // 255).astype(np.uint8)

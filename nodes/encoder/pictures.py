@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
 from nodes.colour import RGB, Colour, guess_space, sws_range, sws_space
+from nodes.planes import over
 from streamer import Frame, Header
 from streamer.formats import YUV_FORMATS
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 # Numbers of ITU-T H.273 for matrix, primaries and transfer, which FFmpeg uses for its tags.
 _TAGS: Final = {"bt601": (6, 6, 6), "bt709": (1, 1, 1), "bt2020": (9, 9, 14)}
 _RGB_TAGS: Final = (0, 1, 13)  # identity matrix, and the primaries and curve of sRGB
+_BEHIND: Final = (0, 0, 0)  # what is transparent, where an encoder has no alpha
 # Chroma of these is halved both ways, so that odd sides have no last sample; JPEG allows it.
 _NEEDS_EVEN: Final = ("yuv420p", "nv12", "yuv420p10le")
 
@@ -130,17 +133,21 @@ class Converter:
         """
         shape, header = self.shape, frame.header
         colour = _colour_of(header)
-        if frame.memory == "cuda" and self._kernels().takes(frame, colour):
+        on_gpu = frame.memory == "cuda" and header.format != "rgba"  # whose kernels know no alpha
+        if on_gpu and self._kernels().takes(frame, colour):
             if shape.surfaces:
                 return self._kernels().surface(frame)
             return self._shown(self._kernels().download(frame), shape.format)
-        pixels = frame.numpy()
+        pixels, format = frame.numpy(), header.format
+        if format == "rgba" and not _has_alpha(shape.format):
+            # FFmpeg would show what lies under what is transparent.
+            pixels, format = over(pixels, _BEHIND), "rgb24"
         fits = (header.width, header.height) == (shape.width, shape.height)
-        if fits and header.format == shape.format and colour == shape.colour:
-            return self._shown(pixels, header.format)
+        if fits and format == shape.format and colour == shape.colour:
+            return self._shown(pixels, format)
         if not fits:
             pixels = _padded(pixels, shape.width - header.width, shape.height - header.height)
-        view = VideoFrame.from_numpy_buffer(pixels, header.format)
+        view = VideoFrame.from_numpy_buffer(pixels, format)
         return self._reformatter.reformat(
             view,
             shape.width,
@@ -164,6 +171,10 @@ class Converter:
 
             self._on_gpu = Converter(self.shape)
         return self._on_gpu
+
+
+def _has_alpha(format: str) -> bool:
+    return any(component.is_alpha for component in VideoFormat(format).components)
 
 
 def _colour_of(header: Header) -> Colour:

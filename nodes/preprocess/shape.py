@@ -16,7 +16,17 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from nodes.colour import RGB, Colour, guess_space, sws_range, sws_space
-from nodes.planes import NO_TURN, Array, Turn, av_frame, av_planes, lay, reformat, slot_planes
+from nodes.planes import (
+    NO_TURN,
+    Array,
+    Turn,
+    av_frame,
+    av_planes,
+    lay,
+    over,
+    reformat,
+    slot_planes,
+)
 from nodes.preprocess.geometry import Layout, layout
 from nodes.sizes import Rect, parse_colour, parse_rect, parse_size
 from streamer import Context, Frame, FrameError, NodeError, ParameterError
@@ -292,22 +302,6 @@ def _written(result: Any, target: Array | None) -> Array:
         raise AssertionError("OpenCV wrote to memory of its own instead of the target")
     array: Array = result
     return array
-
-
-def over(array: Array, background: tuple[int, int, int]) -> Array:
-    """A picture with straight alpha laid over a colour.
-
-    Args:
-        array: rgba, uint8 of shape (h, w, 4).
-        background: red, green, blue.
-
-    Returns:
-        rgb24, uint8 of shape (h, w, 3).
-    """
-    alpha = array[..., 3:].astype(np.uint16)
-    behind = np.asarray(background, dtype=np.uint16)
-    mixed = array[..., :3] * alpha + behind * (255 - alpha)
-    return ((mixed + 127) // 255).astype(np.uint8)
 
 
 def paint(planes: list[Array], format: str, colour: tuple[int, int, int], target: Colour) -> None:

@@ -42,6 +42,23 @@ def test_colours_survive(tmp_path, format, name, size, matrix):
             assert tags["primaries"] == matrix
 
 
+@pytest.mark.parametrize("name", ["out.mp4", "1.jpg", "1.png"])
+def test_what_is_transparent_is_black_or_stays_transparent(tmp_path, name):
+    pixels = np.full((64, 96, 4), 255, np.uint8)
+    pixels[:, 32:64, 3] = 128
+    pixels[:, 64:, 3] = 0
+    encode(tmp_path / name, [Frame.of(pixels, format="rgba")])
+    if name.endswith(".png"):
+        import cv2
+
+        kept = cv2.imread(str(tmp_path / name), cv2.IMREAD_UNCHANGED)
+        assert np.array_equal(kept, pixels)
+        return
+    shown = decoded(tmp_path / name)[0].astype(int)
+    for column, level in ((16, 255), (48, 128), (80, 0)):
+        assert np.abs(shown[32, column] - level).max() <= 4
+
+
 @pytest.mark.parametrize("level", [0, 90, 255])
 def test_gray_keeps_its_level(tmp_path, level):
     encode(tmp_path / "out.mp4", [Frame.of(np.full((64, 64), level, np.uint8), format="gray")])
