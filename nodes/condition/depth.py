@@ -93,11 +93,13 @@ class Depth:
                 f"{', '.join(NEAR_IS_LARGE)}"
             )
         near_is_large = NEAR_IS_LARGE[kind] and config.get("depth_estimation_type") != "metric"
+        size = _size(images, path)
         made = cls(
             _load(path, device=device, dtype=dtype),
-            size=_size(images, path),
+            size=size,
             keep_shape=bool(images.get("keep_aspect_ratio", False)),
-            multiple=int(images.get("size_divisor") or images.get("ensure_multiple_of", 1)),
+            # A divisor beside a size is for padding, which is not done here.
+            multiple=int(images.get("size_divisor" if size is None else "ensure_multiple_of", 1)),
             mean=_channels(images, "image_mean", path),
             deviation=_channels(images, "image_std", path),
             near_is_large=near_is_large,
@@ -226,7 +228,8 @@ def _size(images: dict[str, Any], path: Path) -> tuple[int, int] | None:
 
 
 def _channels(images: dict[str, Any], key: str, path: Path) -> tuple[float, ...]:
-    if not images.get("do_normalize", "image_mean" in images):
+    normalised = images.get("do_normalize", images.get("size") is not None)
+    if not normalised:
         return (0.0,) * 3 if key == "image_mean" else (1.0,) * 3
     found = images.get(key)
     if (

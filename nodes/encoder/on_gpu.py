@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Final
 
-from nodes.colour import Colour
+from nodes.colour import RGB, Colour
 from nodes.on_gpu import pictures
 from nodes.on_gpu.pictures import Picture
 from nodes.on_gpu.scratch import Scratch
@@ -106,6 +106,8 @@ class Converter:
         source = Picture.of(array, frame.format, frame.width, frame.height)
         size = (self._shape.width, self._shape.height)
         format, colour = self._shape.format, self._shape.colour
+        if source.format == "rgba":
+            source = self._laid(source)
         if not source.is_yuv:
             pictures.convert_to_yuv(out, format, source, colour, size=size, pitch=pitch)
             return
@@ -113,6 +115,14 @@ class Converter:
         pictures.scale(
             out, format, size, source, part=whole, target=whole, colour=colour, pitch=pitch
         )
+
+    def _laid(self, source: Picture) -> Picture:
+        """A picture over black, as no encoder here knows alpha."""
+        sides = (source.width, source.height)
+        laid = self._scratch.array("laid", picture_shape("rgb24", *sides))
+        whole = Rect(0, 0, *sides)
+        pictures.scale(laid, "rgb24", sides, source, part=whole, target=whole, colour=RGB)
+        return Picture.of(laid, "rgb24", *sides)
 
     def _ready(self, array: Any) -> Device:
         """The device that an array is on."""

@@ -133,13 +133,12 @@ class Converter:
         """
         shape, header = self.shape, frame.header
         colour = _colour_of(header)
-        on_gpu = frame.memory == "cuda" and header.format != "rgba"  # whose kernels know no alpha
-        if on_gpu and self._kernels().takes(frame, colour):
+        if frame.memory == "cuda" and self._kernels().takes(frame, colour):
             if shape.surfaces:
                 return self._kernels().surface(frame)
             return self._shown(self._kernels().download(frame), shape.format)
         pixels, format = frame.numpy(), header.format
-        if format == "rgba" and not _has_alpha(shape.format):
+        if format == "rgba" and not _has_alpha(shape.format) and pixels[..., 3].min() < 255:
             # FFmpeg would show what lies under what is transparent.
             pixels, format = over(pixels, _BEHIND), "rgb24"
         fits = (header.width, header.height) == (shape.width, shape.height)

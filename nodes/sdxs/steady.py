@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from nodes.sdxs import seeds
 from nodes.sdxs.engine import OneStep, SpoiledPictureError
 from nodes.sdxs.jobs import Job, Picture
 from nodes.sdxs.on_arrays import OnArrays
@@ -51,7 +52,7 @@ class Steady:
             memory has run out.
         halvings: how often the size has been halved.
         drift: pictures in which the noise turns from one seed's to the next's; 0 holds it where it
-            is. Another seed, or another engine, begins with the seed's own.
+            is. Seeds of which none was there before, or another engine, begin with their own.
         trouble: the error behind the latest picture that was spoiled.
         spoiled: pictures so far that were not finite and were known for it only after their call,
             as those of a GPU are: in their place is the last good result, or black.
@@ -71,7 +72,8 @@ class Steady:
         self._before: Any = None
         self._result: Any = None
         self._latents: Any = None
-        self._seeds: tuple[object, ...] = ()
+        self._given: tuple[int, str | None] | None = None
+        self._seeds: frozenset[int] = frozenset()
         self._turned = 0.0
         self._settings: tuple[object, ...] = ()
 
@@ -82,6 +84,7 @@ class Steady:
     def take(self, engine: OneStep) -> None:
         """Goes on with another engine, which owes nothing to the former, at the full size."""
         self.engine, self.halvings = engine, 0
+        self._turned = 0.0
         self.forget()
 
     def __call__(self, image: Picture, out: Picture) -> Outcome:
@@ -115,9 +118,7 @@ class Steady:
             on.put(self._result, out)
             return Outcome.REPEATED
         self._source = look
-        seeds = (engine.name, engine.seed, engine.seeds)
-        if seeds != self._seeds:
-            self._seeds, self._turned = seeds, 0.0
+        self._turn_anew_for_other_seeds()
         engine.turn = self._turned
         if self.drift:
             self._turned += 1 / self.drift
@@ -135,6 +136,17 @@ class Steady:
             self._result = on.like(out)
         on.put(out, self._result)
         return Outcome.PAINTED
+
+    def _turn_anew_for_other_seeds(self) -> None:
+        """Other weights of the same seeds, or one more of them, go on from where the noise is."""
+        given = (self.engine.seed, self.engine.seeds)
+        if given == self._given:
+            return
+        number, several = self._given = given
+        found = {number} if several is None else {one for one, _ in seeds.parse(several)}
+        if self._seeds.isdisjoint(found):
+            self._turned = 0.0
+        self._seeds = frozenset(found)
 
     def _on_kind(self, image: Picture) -> Any:
         """What works on pictures of this kind; with another kind all begins anew."""

@@ -167,7 +167,7 @@ class Web(Sink[WebParams]):
         now = time.monotonic()
         self.context.delivered(frame.header)
         self._taken += 1
-        if self._came and now - self._came[-1] >= patience(self._interval()):
+        if len(self._came) > 1 and now - self._came[-1] >= patience(self._interval()):
             self._came.clear()  # an outage is no distance between two pictures
         self._came.append(now)
         self._programme.picture(frame)

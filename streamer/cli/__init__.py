@@ -7,6 +7,7 @@ packages add theirs as `streamer.plugins` says.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import signal
@@ -52,6 +53,10 @@ COMMANDS: Final = (
 """All commands, in the order of the help."""
 
 
+_UNWRITTEN: Final = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""what is said where a command's output cannot be written, and elsewhere"""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line and returns its exit status; errors go to stderr as one line each.
 
@@ -81,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except Exception as error:
-        if isinstance(error, OSError) and _printed(0, more="\n"):
+        if isinstance(error, OSError) and error.errno in _UNWRITTEN and _printed(0, more="\n"):
             return 1
         _debug()
         said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

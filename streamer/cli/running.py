@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -128,7 +129,8 @@ def _write(path: Path, text: str) -> None:
     if path.is_symlink() or (path.exists() and not path.is_file()):
         path.write_text(text, encoding="utf-8")  # a device, a pipe, or what a link leads to
         return
-    part = path.with_name(f".report.{os.getpid()}")
+    # Others who share the folder may have the same process id, in containers of their own.
+    part = path.with_name(f".report.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         part.write_text(text, encoding="utf-8")
         part.replace(path)

@@ -50,7 +50,7 @@ def command(
         raise ParameterError(f"no graph {run!r} is running; running: {running}")
     if json_:
         print(json.dumps(found, indent=2))
-    if silent and not answered:
+    if not answered and (found if json_ else silent):
         raise typer.Exit(1)
     if json_:
         return

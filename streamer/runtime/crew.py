@@ -68,7 +68,8 @@ class Crew:
             RunError: the system cannot start a process.
         """
         worker.begin(time.monotonic())
-        self.incarnations |= dict.fromkeys(worker.plan.nodes, worker.incarnation)
+        # Of those that stay away what they have sent is still taken, from their last process.
+        self.incarnations |= dict.fromkeys(worker.present, worker.incarnation)
         orders: dict[str, Any] = {
             "plan": plan.to_dict(),
             "worker": worker.plan.name,

@@ -251,7 +251,7 @@ class Supervisor:
             if worker.process.stopped or now - worker.condemned_at >= STACKS:
                 worker.process.kill()
         elif not (worker.done or self._aborted):
-            nodes = [self.plan.node(name) for name in worker.plan.nodes]
+            nodes = [self.plan.node(name) for name in worker.present]
             verdict = self._watchdog.verdict(worker, nodes, self._board.nodes, now)
             if verdict:
                 worker.condemned_at, worker.cause = now, verdict
@@ -329,9 +329,7 @@ class Supervisor:
         self._standings.died(nodes, why, again=restart is not None)
         if restart is None:
             self._over(worker)
-            # Else one of them has said why, unless it was given up in a former process.
-            if self._failed.isdisjoint(worker.present):
-                self._give_up(nodes, why)
+            self._give_up(nodes, why)
             return
         worker.breaker.chosen(restart, now=now)
         worker.start_at = now + restart.delay
@@ -437,10 +435,11 @@ class Supervisor:
         worker = self._crew.of_node[node]
         message = mask(f"{node}: {fields['text']}")
         worker.last_failure = message
-        worker.cause = worker.cause or message
-        if fields["retry"] and self._started and not self._draining:
-            worker.spared = worker.spared or not fields["quick"]
-            return  # its process ends by itself, and what becomes of it is decided then
+        if fields["retry"]:
+            worker.cause = worker.cause or message  # its process ends by itself
+            if self._started and not self._draining:
+                worker.spared = worker.spared or not fields["quick"]
+                return  # what becomes of it is decided then
         self._state(worker, node, "failed", "")
         self._standings.died((node,), message, again=False)
         self._close(node)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -174,11 +175,14 @@ def settle(remote: Remote) -> None:
     ref = Path(constants.HF_HUB_CACHE, folder, "refs", revision)
     part = ref.with_name(f".{ref.name}.{os.getpid()}")
     try:
+        if ref.is_file() and ref.read_text() == remote.commit:
+            return  # the cache may be one that can only be read
         ref.parent.mkdir(parents=True, exist_ok=True)
         part.write_text(remote.commit)
         part.replace(ref)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
         raise PullError(f"{ref} cannot be written: {error.strerror}") from error
 
 

@@ -140,10 +140,15 @@ def test_a_pace_that_changes_goes_on_from_where_the_noise_is(engine: OneStep, pi
         steady(picture, out)
         turns.append(engine.turn)
     assert turns == [0, 0, 0, 0.25, 0.5, 0.75, 0.875, 1, 1, 1]
-    engine.seed = 6
+    engine.seeds = "5:0.7 9:0.3"  # as a slider does
+    steady(picture, out)
+    engine.seeds = "9"
+    steady(picture, out)
+    assert engine.turn > 1
+    engine.seeds = "6"
     steady(picture, out)
     assert engine.turn == 0
-    engine.seed = 0
+    engine.seed, engine.seeds = 0, None
 
 
 def test_turned_noise_stays_as_strong() -> None:

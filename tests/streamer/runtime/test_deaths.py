@@ -137,8 +137,9 @@ def test_a_source_that_has_finished_is_not_started_again_with_its_group(tmp_path
             node("src", "Ticks", live=True, count=8, fps=100),
             node("work", "Work", live=True, seconds=0.2),
             node("out", "Tape", live=True, path=str(tape)),
+            node("other", "Tape", live=True, path=str(tmp_path / "other"), seconds=0.2),
         ],
-        [link("src", "work", depth=8), link("work", "out")],
+        [link("src", "work", depth=8), link("work", "out"), link("src", "other", depth=8)],
         together=("src", "work"),
     )
     listener = Listener(on_state=on_state)
@@ -147,6 +148,8 @@ def test_a_source_that_has_finished_is_not_started_again_with_its_group(tmp_path
     assert (report.exit_status, report.errors) == (0, [])
     assert listener.states.count(("src", "ready")) == 1
     assert listener.states.count(("work", "ready")) == 2
+    # What it has sent to others is taken, though it is gone.
+    assert report.sinks["other"].delivered > 4
     sink = report.sinks["out"]
     assert sink.captured == 8
     # What it had read and not handed on is lost; nothing is made a second time.

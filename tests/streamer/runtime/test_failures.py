@@ -136,8 +136,13 @@ def test_an_output_that_was_given_up_is_not_started_again_with_its_group(
         elif killed and good > killed[0] + 10:
             supervisor.hang_up()
 
-    report = run(live_outputs(tmp_path, good=-1, bad=0, together=together), Listener(on_tick=look))
+    listener = Listener(on_tick=look)
+    report = run(live_outputs(tmp_path, good=-1, bad=0, together=together), listener)
     assert (report.exit_status, report.errors) == (1, ["bad: the disk is full as asked"])
+    (told,) = [event for event in listener.events if "starting it again" in event]
+    assert (
+        told == f"the process of {' and '.join(together)} was killed by SIGKILL; starting it again"
+    )
     assert others(tmp_path / "bad") == ["open 1"]
     assert others(tmp_path / "good") == ["open 1", "open 2", "end"]
     assert report.nodes["good"].restarts == 1
