@@ -23,7 +23,8 @@ FALLING = {
 """What must fall in a stage: the mean of the last third of its curve below the first's."""
 BEGINS = {"lag": 1.0}
 """What a curve begins at where that is known, in place of the mean of its first third: of few steps
-the first third has fallen already."""
+the first third has fallen already. It is held against the median of the last half: a ratio of two
+errors strays far upwards in single batches."""
 LOOKS = 8
 """Batches that the warm-up's student is judged by: the same ones before and after, for of so few
 steps a curve says more of its batches than of the student."""
@@ -39,8 +40,10 @@ def problems(run: Run) -> list[str]:
         curve = curves.load(run.folder / stage / CURVE)
         for name in names:
             values = [value for _, value in curve[name]]
-            third = max(1, len(values) // 3)
-            first, last = BEGINS.get(name, np.mean(values[:third])), np.mean(values[-third:])
+            third, half = max(1, len(values) // 3), len(values) // 2
+            first, last = np.mean(values[:third]), np.mean(values[-third:])
+            if name in BEGINS:
+                first, last = BEGINS[name], np.median(values[half:])
             if not last < first:
                 found.append(f"{stage}: {name} went from {first:.4g} to {last:.4g} and must fall")
     before, after = _matching(run)
