@@ -41,9 +41,9 @@ def problems(run: Run) -> list[str]:
         for name in names:
             values = [value for _, value in curve[name]]
             third, half = max(1, len(values) // 3), len(values) // 2
-            first, last = np.mean(values[:third]), np.mean(values[-third:])
+            first, last = float(np.mean(values[:third])), float(np.mean(values[-third:]))
             if name in BEGINS:
-                first, last = BEGINS[name], np.median(values[half:])
+                first, last = BEGINS[name], float(np.median(values[half:]))
             if not last < first:
                 found.append(f"{stage}: {name} went from {first:.4g} to {last:.4g} and must fall")
     before, after = _matching(run)
