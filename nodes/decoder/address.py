@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from streamer.graph.tree import one_line
 from streamer.masking import mask
 
 Kind = Literal["file", "pictures", "device", "network"]
@@ -112,7 +113,7 @@ def check_scheme(address: Address) -> None:
 def unknown_protocol(address: Address) -> str:
     """The sentence for an address whose protocol FFmpeg does not know."""
     return (
-        f"{address.shown}: {address.scheme} is no protocol that this FFmpeg knows; "
+        f"{one_line(address.shown, 200)}: {address.scheme} is no protocol that this FFmpeg knows; "
         "rtsp, http, https, rtmp, udp, rtp and tcp are"
     )
 

@@ -115,12 +115,12 @@ def rows(table: str) -> dict[str, list[float]]:
 
 def test_students_and_teacher_are_compared(finished: tuple[Path, str], tmp_path: Path) -> None:
     folder, _ = finished
-    words = ("--config", "smoke", "--folder", folder, "--size", "64")
+    words = ("--config", "smoke", "--folder", str(folder), "--size", "64")
     grid = tmp_path / "grid.png"
     strips = tmp_path / "strips.png"
-    pictures = ("--grid", grid, "--strips", strips)
-    done = here("evaluate", *words, "--stage", "draft", *pictures)
-    assert done.exit_code == 0, done.stderr
+    pictures = ("--grid", str(grid), "--strips", str(strips))
+    done = distill("evaluate", *words, "--stage", "draft", *pictures)
+    assert done.returncode == 0, done.stderr
     found = rows(done.stdout)
     assert {"bundled", "student after draft", "teacher, 16 steps"} < set(found)
     # The teacher is compared with itself, too; and the bundled model has learnt for longer.
