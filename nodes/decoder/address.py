@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Final, Literal
 
 from streamer.graph.tree import one_line
-from streamer.masking import mask
 
 Kind = Literal["file", "pictures", "device", "network"]
 
@@ -44,7 +43,7 @@ class Address:
         kind: how it is opened.
         url: what FFmpeg is given; of a camera by name, that name.
         scheme: in lower case, empty for paths.
-        shown: the address without credentials, for messages.
+        shown: the address without credentials, for messages; of a long one both ends.
     """
 
     kind: Kind
@@ -71,7 +70,7 @@ def parse_address(url: str) -> Address:
     """
     if url == DEMO:
         return Address("file", str(DEMO_CLIP), "", DEMO)
-    shown = mask(url)
+    shown = one_line(url)
     if _DEVICE.fullmatch(url):
         return Address("device", url, "", shown)
     if url.lower().startswith(CAMERA):
@@ -113,7 +112,7 @@ def check_scheme(address: Address) -> None:
 def unknown_protocol(address: Address) -> str:
     """The sentence for an address whose protocol FFmpeg does not know."""
     return (
-        f"{one_line(address.shown, 200)}: {address.scheme} is no protocol that this FFmpeg knows; "
+        f"{address.shown}: {address.scheme} is no protocol that this FFmpeg knows; "
         "rtsp, http, https, rtmp, udp, rtp and tcp are"
     )
 

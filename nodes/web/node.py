@@ -162,12 +162,10 @@ class Web(Sink[WebParams]):
         assert self._server is not None
         assert self._programme is not None
         self._server.check()
-        from nodes.encoder.stand_in import patience
-
         now = time.monotonic()
         self.context.delivered(frame.header)
         self._taken += 1
-        if len(self._came) > 1 and now - self._came[-1] >= patience(self._interval()):
+        if len(self._came) > 1 and self._is_away(now):
             self._came.clear()  # an outage is no distance between two pictures
         self._came.append(now)
         self._programme.picture(frame)
@@ -196,15 +194,14 @@ class Web(Sink[WebParams]):
         self._server.check()
         if self._last is None:
             return _LOOK
-        from nodes.encoder.stand_in import patience, spacing
+        from nodes.encoder.stand_in import spacing
 
         now = time.monotonic()
-        latest, interval = self._came[-1], self._interval()
-        away = now - latest >= patience(interval)
+        latest, away = self._came[-1], self._is_away(now)
         shown = self._drawn(self._last) if away and self.params.idle == "slate" else self._last
         if self._hub.wants_snapshot:
             self._programme.snapshot(shown)
-        due = self._shown_at + spacing(interval, device=False)
+        due = self._shown_at + spacing(self._interval(), device=False)
         if away and self.params.idle != "nothing" and now >= due:
             self._shown_at = now
             if self._programme.again(shown, self._last.header, now - latest):
@@ -216,6 +213,12 @@ class Web(Sink[WebParams]):
         if len(self._came) < 2:
             return 0.0
         return (self._came[-1] - self._came[0]) / (len(self._came) - 1)
+
+    def _is_away(self, now: float) -> bool:
+        """Whether the next picture is late, as usual distances go."""
+        from nodes.encoder.stand_in import patience
+
+        return now - self._came[-1] >= patience(self._interval())
 
     def _drawn(self, last: Frame) -> Frame:
         """The slate, of the last picture's size."""

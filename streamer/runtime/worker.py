@@ -83,10 +83,9 @@ class Worker:
         self._control.connect(control_endpoint(self.folder))
         (mine,) = (worker for worker in self.plan.workers if worker.name == self.name)
         self.node_names = frozenset(mine.nodes)
-        left_out = set(orders["left_out"])
-        self.gone: set[str] = left_out
+        self.gone: set[str] = set(orders["left_out"])
         """nodes that will not come back, of other workers or of former processes of this one"""
-        present = (name for name in mine.nodes if name not in left_out)
+        present = [name for name in mine.nodes if name not in self.gone]
         self.threads = [NodeThread(self, self.plan.node(name)) for name in present]
         self._orphaned_at: float | None = None
 

@@ -123,14 +123,13 @@ class Prompts:
         """
         blending.check(blend)
         parsed = texts.parse(prompt)
-        found = [self._known(text) for text, _ in parsed]
-        if None in found:
+        known = [(one, weight) for text, weight in parsed if (one := self._known(text))]
+        if len(known) < len(parsed):
             with self._encoding:
-                found = [self._known(text) or self._encoded(text) for text, _ in parsed]
+                known = [(self._known(text) or self._encoded(text), w) for text, w in parsed]
                 if self._release:
                     self._encoders = None
-        parts = [(one, weight) for one, (_, weight) in zip(found, parsed, strict=True) if one]
-        return mix(parts, blend=blend)
+        return mix(known, blend=blend)
 
     def release(self) -> None:
         """Lets go of the encoders; the next new text loads them again."""

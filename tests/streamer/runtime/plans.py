@@ -12,7 +12,9 @@ from typing import Any, Literal
 
 from streamer.graph.plan import LinkPlan, NodePlan, Plan, RestartPlan, Role, WorkerPlan
 from streamer.runtime import Report, Silent, Supervisor
+from streamer.runtime.context import RuntimeContext
 from streamer.runtime.standing import Standing
+from streamer.telemetry.board import NodeBoard
 
 DEADLINE = 60.0
 """seconds after which a run counts as hanging; none of these takes a tenth of it"""
@@ -107,6 +109,19 @@ def chain(tape: Path, *, live: bool = False, together: bool = False, **params: A
         [link("src", "work", queue=queue), link("work", "out", queue=queue)],
         together=("src", "work", "out") if together else (),
         frames=params.get("frames"),
+    )
+
+
+def context_of(made: Plan, name: str, cells: NodeBoard, *, incarnation: int = 1) -> RuntimeContext:
+    """The context of a node without a worker around it."""
+    return RuntimeContext(
+        plan=made,
+        node=made.node(name),
+        incarnation=incarnation,
+        board=cells,
+        outlet=None,
+        tell=lambda *_, **__: None,
+        aborted=threading.Event(),
     )
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import signal
-import threading
 from pathlib import Path
 
 import pytest
-from plans import Listener, chain, pictures, run
+from plans import Listener, chain, context_of, pictures, run
 
 from streamer.graph.plan import WorkerPlan
-from streamer.runtime.context import RuntimeContext
 from streamer.runtime.obituary import RECENT, Obituary
 from streamer.runtime.record import WorkerRecord
 from streamer.telemetry.board import Board
@@ -37,15 +35,7 @@ def test_a_new_process_is_not_blamed_for_the_picture_of_the_one_before() -> None
     made = chain(Path("tape"), src_count=1)
     board = Board(["work"], []).nodes["work"]
     board.handling.set(8)
-    RuntimeContext(
-        plan=made,
-        node=made.node("work"),
-        incarnation=2,
-        board=board,
-        outlet=None,
-        tell=lambda *_, **__: None,
-        aborted=threading.Event(),
-    )
+    context_of(made, "work", board, incarnation=2)
     assert board.handling.value == 0
 
 

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from plans import Listener, chain, kill, link, node, others, pictures, pid_of, plan, run
+from plans import Listener, chain, context_of, kill, link, node, others, pictures, pid_of, plan, run
 
 from streamer.graph.plan import NodePlan, Plan, WorkerPlan
 from streamer.runtime import Supervisor
-from streamer.runtime.context import RuntimeContext
 from streamer.runtime.process import WorkerProcess
 from streamer.runtime.record import WorkerRecord
 from streamer.runtime.watchdog import OPENING_LIMIT, START_LIMIT, Watchdog
@@ -113,15 +112,7 @@ def test_who_speaks_for_a_node_that_has_ended_has_it_watched_no_more(tmp_path: P
     """A model that nodes share goes on telling the one that loaded it what it does."""
     made = chain(tmp_path / "tape", src_count=1)
     cells = Board(["work"], []).nodes["work"]
-    context = RuntimeContext(
-        plan=made,
-        node=made.node("work"),
-        incarnation=1,
-        board=cells,
-        outlet=None,
-        tell=lambda *_, **__: None,
-        aborted=threading.Event(),
-    )
+    context = context_of(made, "work", cells)
     context.patient(1.0)
     context.note("compiling")
     assert cells.beat_ns.value
